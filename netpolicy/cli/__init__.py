@@ -1,0 +1,24 @@
+"""The `netpolicy` program. One module a verb; see `program` for the frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from netpolicy.cli.program import Program, Verb
+
+PROGRAM = Program(
+    name="netpolicy",
+    summary="an egress firewall you can ask, run under and assert",
+    version="0.1.0",
+    verbs=(
+        Verb("check", "netpolicy.cli.check", "say what would happen to a connection, and by which rule"),
+        Verb("run", "netpolicy.cli.run", "run a command behind the firewall, without Docker"),
+        Verb("gate", "netpolicy.cli.gate", "the firewall daemon: serve, relay, call"),
+        Verb("probe", "netpolicy.cli.probe", "try a connection for real and report what happened"),
+    ),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the `netpolicy` program."""
+    return PROGRAM.main(argv)

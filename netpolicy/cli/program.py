@@ -1,0 +1,125 @@
+"""The frame of a command line: verbs loaded only when used, one place that turns errors into exit statuses.
+
+A verb is a module with ``configure(parser)`` and ``run(args) -> int``. `--json` is the verb's own option; where it is set,
+errors are printed as one JSON object on standard output, ``{"error": {"code", "message", "hint", "details"}}``; otherwise as
+text on standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from netpolicy.errors import Exit, UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One word of a command line."""
+
+    name: str
+    module: str
+    """Imported only when the verb is used or asked for help."""
+    help: str
+    """One line, lower case, no full stop."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Usage errors become `UserError`, so that `--json` holds for them as well."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(
+            "usage", f"{self.prog}: {message}", hint=f"See '{self.prog} --help'.", exit_status=Exit.BAD_INPUT
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program with verbs."""
+
+    name: str
+    summary: str
+    version: str
+    verbs: tuple[Verb, ...]
+
+    def main(self, argv: Sequence[str] | None = None) -> int:
+        """Run one command line; returns the exit status and raises nothing."""
+        words = list(sys.argv[1:] if argv is None else argv)
+        try:
+            return self._dispatch(words)
+        except UserError as error:
+            render(error, as_json=_wants_json(words))
+            return error.exit_status
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)  # noqa: T201
+            return Exit.INTERRUPTED
+        except BrokenPipeError:
+            # The reader has gone (`| head`); nothing more can be said, and Python would complain again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
+
+    def _dispatch(self, words: list[str]) -> int:
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(self._overview())  # noqa: T201
+            return Exit.OK if words else Exit.BAD_INPUT
+        if words[0] in ("-V", "--version"):
+            print(f"{self.name} {self.version}")  # noqa: T201
+            return Exit.OK
+        verb = next((v for v in self.verbs if v.name == words[0]), None)
+        if verb is None:
+            raise self._unknown(words[0])
+        parser = self.parser(verb)
+        args = parser.parse_args(words[1:])
+        status: int = _module(verb).run(args)
+        return status
+
+    def parser(self, verb: Verb) -> argparse.ArgumentParser:
+        """The verb's own parser (completion and the documentation's tests read it too)."""
+        module = _module(verb)
+        parser = _Parser(
+            prog=f"{self.name} {verb.name}",
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.configure(parser)
+        return parser
+
+    def _overview(self) -> str:
+        width = max(len(v.name) for v in self.verbs)
+        rows = "\n".join(f"  {v.name:<{width}}  {v.help}" for v in self.verbs)
+        return (
+            f"{self.name}: {self.summary}\n\nusage: {self.name} VERB [OPTIONS]\n\n{rows}\n\n"
+            f"'{self.name} VERB --help' says more of each. Exit statuses: docs/exit-codes.md."
+        )
+
+    def _unknown(self, word: str) -> UserError:
+        import difflib
+
+        near = difflib.get_close_matches(word, [v.name for v in self.verbs], n=1)
+        hint = f"Did you mean '{self.name} {near[0]}'?" if near else f"See '{self.name} --help'."
+        return UserError("usage", f"{self.name}: unknown verb {word!r}", hint=hint, exit_status=Exit.BAD_INPUT)
+
+
+def render(error: UserError, *, as_json: bool) -> None:
+    """Print an error once, where the caller of this surface looks for it."""
+    if as_json:
+        print(json.dumps({"error": error.as_dict()}, ensure_ascii=False))  # noqa: T201
+    else:
+        print(f"error: {error.as_text()}", file=sys.stderr)  # noqa: T201
+
+
+def _wants_json(words: list[str]) -> bool:
+    own = words[: words.index("--")] if "--" in words else words
+    return "--json" in own
+
+
+def _module(verb: Verb) -> Any:
+    return importlib.import_module(verb.module)

@@ -1,0 +1,99 @@
+"""What is judged (`Flow`) and the judgement (`Verdict`). Pure values; nothing here touches the system."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
+
+Address = IPv4Address | IPv6Address
+
+#: IANA protocol numbers of the names that the policy language knows.
+PROTOCOLS: dict[str, int] = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132, "udplite": 136}
+#: The protocols whose packets carry a destination port in bytes 2 and 3 of their header.
+PORTED: frozenset[int] = frozenset({6, 17, 132, 136})
+
+
+def protocol_name(number: int) -> str:
+    """The policy language's name for an IANA protocol number (the number itself, where it has none)."""
+    return next((name for name, value in PROTOCOLS.items() if value == number), str(number))
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One connection attempt, as the workload would make it.
+
+    Exactly one of `name` and `address` is set: a name is judged at the DNS layer first, an address literal is not.
+    """
+
+    protocol: int
+    """IANA protocol number: 6 TCP, 17 UDP, 1 ICMP, 58 ICMPv6."""
+    port: int | None = None
+    """Destination port, 1 to 65535; None for protocols without ports."""
+    name: str | None = None
+    """Lower-case ASCII (IDNA A-label) name without a trailing dot."""
+    address: Address | None = None
+
+    def __str__(self) -> str:
+        target = self.name if self.name is not None else str(self.address)
+        if self.address is not None and self.address.version == 6 and self.port is not None:
+            target = f"[{target}]"
+        port = "" if self.port is None else f":{self.port}"
+        return f"{target}{port}/{protocol_name(self.protocol)}"
+
+
+class Layer(StrEnum):
+    """Where a flow is decided; the order is the order a packet meets them."""
+
+    OFF = "off"
+    """The policy is switched off: everything passes."""
+    DNS = "dns"
+    """The name is not answered, so no packet is ever sent."""
+    PROTOCOL = "protocol"
+    """The target is known to the policy, but not with this protocol."""
+    PORT = "port"
+    """The target is known to the policy with this protocol, but not at this port."""
+    ADDRESS = "address"
+    """No rule knows the address."""
+    LOCAL = "local"
+    """The workload's own network, or the host that the gate runs on."""
+
+
+class Identity(StrEnum):
+    """How sure a verdict is of who is at the other end (docs/threat-model.md)."""
+
+    IP = "ip"
+    """The address was learned for an allowed name, or lies in an allowed range; other tenants of it are reachable too."""
+    NONE = "none"
+    """No identity is claimed (denied, or the policy is off)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a rule was written, for messages and reviews."""
+
+    source: str
+    """A file as the user named it, ``preset:NAME``, ``env:NAME`` or ``built-in``."""
+    key: str
+    """The key inside the source, e.g. ``firewall.domains[3]``."""
+    text: str
+    """The rule as it was written, e.g. ``github.com:443/tcp``."""
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.source}, {self.key})"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The judgement of one flow; `decide` makes it, a packet meets the same."""
+
+    allowed: bool
+    layer: Layer
+    rule: Origin | None
+    """The rule that allowed it; for a denial the nearest rule, where one knows the same target."""
+    identity: Identity
+    explanation: str
+    """One sentence for a person."""
+    suggestion: str | None = None
+    """For a denial: the rule text that would allow exactly this flow."""

@@ -1,0 +1,162 @@
+"""The one artefact: an immutable `Ruleset`. `compile` makes it, `decide` reads it, `kernel` and the DNS gate enforce it.
+
+It crosses process borders (command line to gate daemon) as canonical JSON; its `id` is the hash of that JSON without
+provenance, so two policies that mean the same have the same id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any, Literal
+
+from netpolicy.flow import Address, Origin
+
+Network = IPv4Network | IPv6Network
+Mode = Literal["enforce", "off"]
+
+#: The wire format's version; a gate refuses another one.
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Service:
+    """A protocol with an inclusive range of destination ports; both ports are 0 for protocols without ports."""
+
+    protocol: int
+    first: int = 0
+    last: int = 0
+
+    def covers(self, protocol: int, port: int | None) -> bool:
+        """Whether a flow with this protocol and port is inside."""
+        return protocol == self.protocol and self.first <= (port or 0) <= self.last
+
+
+@dataclass(frozen=True, slots=True)
+class NameRule:
+    """An allowed exact name. Its addresses are learned by the DNS gate when it answers."""
+
+    name: str
+    services: tuple[Service, ...]
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class RangeRule:
+    """An allowed network (a single address is a /32 or /128)."""
+
+    network: Network
+    services: tuple[Service, ...]
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class HostRule:
+    """A port of the host itself (the gate's side of the bridge) that the workload may reach."""
+
+    service: Service
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """An address that the DNS gate has answered for an allowed name."""
+
+    name: str
+    address: Address
+    services: tuple[Service, ...]
+    seconds: float
+    """Lifetime in the kernel, in seconds (the answer's TTL, clamped, plus grace)."""
+
+
+@dataclass(frozen=True)
+class Ruleset:
+    """What one attachment's workload may reach.
+
+    Raises nothing: whoever builds it has validated (`compile`), whoever reads JSON validates (`from_json`).
+    """
+
+    policy: str
+    """The policy's name for people, e.g. the file it came from."""
+    mode: Mode = "enforce"
+    names: tuple[NameRule, ...] = ()
+    ranges: tuple[RangeRule, ...] = ()
+    host: tuple[HostRule, ...] = ()
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """What compiling could not do, e.g. a provider list that is only a dated snapshot; makes the state `degraded`."""
+
+    @cached_property
+    def id(self) -> str:
+        """Twelve hexadecimal digits over the meaning (not the provenance) of the rules."""
+        meaning = json.dumps(self._meaning(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(meaning.encode()).hexdigest()[:12]
+
+    @cached_property
+    def by_name(self) -> Mapping[str, tuple[NameRule, ...]]:
+        """All rules of each allowed name."""
+        found: dict[str, tuple[NameRule, ...]] = {}
+        for rule in self.names:
+            found[rule.name] = (*found.get(rule.name, ()), rule)
+        return found
+
+    def services_of(self, name: str) -> tuple[Service, ...]:
+        """The services of an allowed name, merged over its rules, sorted; empty where the name is not allowed."""
+        return tuple(sorted({s for rule in self.by_name.get(name, ()) for s in rule.services}))
+
+    def _meaning(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "mode": self.mode,
+            "names": sorted([r.name, [_service(s) for s in sorted(r.services)]] for r in self.names),
+            "ranges": sorted([str(r.network), [_service(s) for s in sorted(r.services)]] for r in self.ranges),
+            "host": sorted(_service(r.service) for r in self.host),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON document that `from_json` reads back as an equal object."""
+        return {
+            "format": FORMAT,
+            "policy": self.policy,
+            "mode": self.mode,
+            "names": [[r.name, [_service(s) for s in r.services], _origin(r.origin)] for r in self.names],
+            "ranges": [[str(r.network), [_service(s) for s in r.services], _origin(r.origin)] for r in self.ranges],
+            "host": [[_service(r.service), _origin(r.origin)] for r in self.host],
+            "warnings": list(self.warnings),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Ruleset:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: the document is of another format version or malformed.
+        """
+        if document.get("format") != FORMAT:
+            raise ValueError(f"ruleset format {document.get('format')!r} is not {FORMAT}")
+        mode = document["mode"]
+        if mode not in ("enforce", "off"):
+            raise ValueError(f"ruleset mode {mode!r} is neither 'enforce' nor 'off'")
+        return cls(
+            policy=str(document["policy"]),
+            mode=mode,
+            names=tuple(NameRule(n, _services(s), Origin(*o)) for n, s, o in document["names"]),
+            ranges=tuple(RangeRule(ip_network(n), _services(s), Origin(*o)) for n, s, o in document["ranges"]),
+            host=tuple(HostRule(Service(*s), Origin(*o)) for s, o in document["host"]),
+            warnings=tuple(document.get("warnings", ())),
+        )
+
+
+def _service(service: Service) -> list[int]:
+    return [service.protocol, service.first, service.last]
+
+
+def _services(rows: list[list[int]]) -> tuple[Service, ...]:
+    return tuple(Service(*row) for row in rows)
+
+
+def _origin(origin: Origin) -> list[str | None]:
+    return [origin.source, origin.key, origin.text, origin.reason]
