@@ -1,0 +1,5 @@
+"""``python3 -m netpolicy.probe TARGET...``: see `netpolicy.probe.attempt`."""
+
+from netpolicy.probe.attempt import main
+
+raise SystemExit(main())

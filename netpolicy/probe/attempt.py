@@ -1,0 +1,403 @@
+"""Try a connection for real and say what happened. One file, standard library only, so that it runs anywhere.
+
+It is imported as a module here, and its text is fed to ``python3 -`` inside containers which have nothing of ours
+(`netpolicy.probe.source`); that is why it stays one file and imports nothing of the kit.
+
+Grammar of a target: ``host``, ``host:port``, ``host:port/tcp``, ``host:port/udp``, ``host/icmp``, ``[v6]:port``,
+``http://host[:port]/path``, ``https://host[:port]/path``. A bare host means tcp/443. Proxy variables are ignored: a probe is direct.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import json
+import os
+import queue
+import secrets
+import socket
+import ssl
+import struct
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+#: Something at the far end answered (for TCP: the connection was established).
+REACHED = "reached"
+#: Connected, but the conversation failed before an answer (a TLS alert, a reset after the handshake).
+BROKEN = "broken"
+#: A reset, or an ICMP message that says "prohibited" or "port unreachable".
+REFUSED = "refused"
+TIMEOUT = "timeout"
+#: No route, or nobody at the address.
+UNREACHABLE = "unreachable"
+#: The resolver says that the name is filtered (Extended DNS Error 15 to 18, RFC 8914).
+DNS_DENIED = "dns-denied"
+#: The name does not resolve for any other reason.
+DNS_FAILED = "dns-failed"
+#: This process may not even try (no socket of this kind).
+NOT_PERMITTED = "not-permitted"
+
+#: When several addresses of a name fail differently, the most telling outcome is reported.
+_TELLING = (REACHED, BROKEN, REFUSED, TIMEOUT, UNREACHABLE, NOT_PERMITTED)
+_MAX_ADDRESSES = 16
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to try."""
+
+    text: str
+    """As the user wrote it."""
+    host: str
+    port: int
+    """0 for icmp."""
+    protocol: str
+    """``tcp``, ``udp`` or ``icmp``."""
+    scheme: str = ""
+    """``http`` or ``https`` where an answer at that level is wanted."""
+    path: str = "/"
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What happened."""
+
+    target: str
+    outcome: str
+    milliseconds: float
+    address: str | None = None
+    """The address that the outcome is about."""
+    detail: str = ""
+    """For people; for a denied name the resolver's own text."""
+
+    @property
+    def reached(self) -> bool:
+        """Whether traffic got to the far end and back."""
+        return self.outcome in (REACHED, BROKEN)
+
+
+def parse(text: str) -> Target:
+    """Read a target. Raises ValueError with a sentence for people."""
+    if "://" in text:
+        return _parse_url(text)
+    rest, _, protocol = text.partition("/")
+    protocol = protocol or "tcp"
+    if protocol not in ("tcp", "udp", "icmp"):
+        raise ValueError(f"{text!r}: the protocol {protocol!r} is not tcp, udp or icmp")
+    port = ""
+    if rest.startswith("["):
+        host, bracket, tail = rest[1:].partition("]")
+        if not bracket or (tail and not tail.startswith(":")):
+            raise ValueError(f"{text!r}: an IPv6 address with a port is written [address]:port")
+        port = tail[1:]
+    elif rest.count(":") > 1:
+        host = rest
+    else:
+        host, _, port = rest.partition(":")
+    if not host or any(c.isspace() for c in host):
+        raise ValueError(f"{text!r}: no host")
+    if protocol == "icmp":
+        if port:
+            raise ValueError(f"{text!r}: icmp has no ports")
+        return Target(text, host, 0, protocol)
+    return Target(text, host, _port(text, port or "443"), protocol)
+
+
+def _parse_url(text: str) -> Target:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{text!r}: a URL to probe begins with http:// or https:// and names a host")
+    port = parts.port if parts.port is not None else {"http": 80, "https": 443}[parts.scheme]
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Target(text, parts.hostname, _port(text, str(port)), "tcp", parts.scheme, path)
+
+
+def _port(text: str, port: str) -> int:
+    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+        raise ValueError(f"{text!r}: the port {port!r} is not a number from 1 to 65535")
+    return int(port)
+
+
+def probe(target: str | Target, seconds: float = 5.0, *, nonce: str | None = None) -> ProbeResult:
+    """Try one target; ends within about `seconds`. Never raises for what the network does.
+
+    Args:
+        target: See the module's grammar. Raises ValueError where it is malformed.
+        seconds: Deadline for everything: resolution, connection and answer.
+        nonce: Sent in the first bytes (tcp without a scheme, udp, icmp), so that a receiver can recognise the probe.
+    """
+    wanted = parse(target) if isinstance(target, str) else target
+    begin = time.monotonic()
+    deadline = begin + seconds
+    try:
+        addresses = _resolve(wanted.host, deadline)
+    except _Unresolved as failure:
+        outcome, address, detail = failure.outcome, None, failure.detail
+    else:
+        outcome, address, detail = _try_all(wanted, addresses, deadline, nonce)
+    return ProbeResult(wanted.text, outcome, round((time.monotonic() - begin) * 1000, 1), address, detail)
+
+
+def probe_all(targets: list[str], seconds: float = 5.0) -> list[ProbeResult]:
+    """Try several targets at once, in the order given."""
+    wanted = [parse(t) for t in targets]
+    with ThreadPoolExecutor(max(1, len(wanted))) as pool:
+        return list(pool.map(lambda t: probe(t, seconds), wanted))
+
+
+# --- names -------------------------------------------------------------------------------------------------------------
+
+
+class _Unresolved(Exception):
+    def __init__(self, outcome: str, detail: str) -> None:
+        super().__init__(detail)
+        self.outcome = outcome
+        self.detail = detail
+
+
+def _resolve(host: str, deadline: float) -> list[str]:
+    """All addresses of a name, by the system's resolver (in a thread: getaddrinfo knows no deadline)."""
+    with contextlib.suppress(ValueError):
+        return [str(ip_address(host))]
+    answers: queue.SimpleQueue[list[str] | OSError | UnicodeError] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            answers.put(list(dict.fromkeys(str(row[4][0]) for row in found)))
+        except (OSError, UnicodeError) as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=max(0.05, deadline - time.monotonic()))
+    except queue.Empty:
+        raise _Unresolved(DNS_FAILED, "the resolver did not answer in time") from None
+    if isinstance(answer, list):
+        return answer[:_MAX_ADDRESSES]
+    code, text = _filtered(host, deadline)
+    if code in (15, 16, 17, 18):
+        raise _Unresolved(DNS_DENIED, text or f"the resolver filters this name (extended error {code})")
+    said = answer.strerror if isinstance(answer, OSError) else str(answer)
+    raise _Unresolved(DNS_FAILED, f"{said}; {text}" if text else str(said))
+
+
+def _filtered(host: str, deadline: float) -> tuple[int | None, str]:
+    """Ask the configured resolver once more, with EDNS, for why: the Extended DNS Error's code and text (RFC 8914)."""
+    try:
+        labels = host.encode("idna").rstrip(b".").split(b".")
+        with open("/etc/resolv.conf") as file:  # noqa: PTH123
+            servers = [w[1] for w in (line.split() for line in file) if len(w) > 1 and w[0] == "nameserver"]
+    except (OSError, UnicodeError):
+        return None, ""
+    name = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
+    query = secrets.token_bytes(2) + b"\x01\x00\0\1\0\0\0\0\0\1" + name + b"\0\1\0\1" + b"\0\0\x29\x04\xd0" + bytes(6)
+    for server in servers[:3]:
+        family = socket.AF_INET6 if ":" in server else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as sock:
+                sock.settimeout(min(1.0, max(0.05, deadline - time.monotonic())))
+                sock.connect((server, 53))
+                sock.send(query)
+                answer = sock.recv(4096)
+            if answer[:2] == query[:2]:
+                return _extended_error(answer)
+        except (OSError, IndexError, struct.error):
+            continue
+    return None, ""
+
+
+def _extended_error(answer: bytes) -> tuple[int | None, str]:
+    questions, *counts = struct.unpack("!4H", answer[4:12])
+    at = 12
+    for _ in range(questions):
+        at = _skip_name(answer, at) + 4
+    for _ in range(sum(counts)):
+        at = _skip_name(answer, at)
+        kind, _, _, length = struct.unpack("!HHIH", answer[at : at + 10])
+        at, end = at + 10, at + 10 + length
+        while kind == 41 and at + 4 <= end:
+            option, size = struct.unpack("!HH", answer[at : at + 4])
+            if option == 15 and size >= 2:
+                (code,) = struct.unpack("!H", answer[at + 4 : at + 6])
+                return code, answer[at + 6 : at + 4 + size].decode(errors="replace")
+            at += 4 + size
+        at = end
+    return None, ""
+
+
+def _skip_name(message: bytes, at: int) -> int:
+    while message[at]:
+        if message[at] >= 0xC0:
+            return at + 2
+        at += 1 + message[at]
+    return at + 1
+
+
+# --- connections -------------------------------------------------------------------------------------------------------
+
+_Outcome = tuple[str, str]
+
+
+def _try_all(target: Target, addresses: list[str], deadline: float, nonce: str | None) -> tuple[str, str, str]:
+    """All addresses at once: a dead family must not use up the time of a working one."""
+    attempt = {"tcp": _tcp, "udp": _udp, "icmp": _icmp}[target.protocol]
+    worst: tuple[str, str, str] | None = None
+    pool = ThreadPoolExecutor(len(addresses))
+    try:
+        jobs = {pool.submit(attempt, target, address, deadline, nonce): address for address in addresses}
+        for job in as_completed(jobs):
+            outcome, detail = job.result()
+            found = (outcome, jobs[job], detail)
+            if outcome == REACHED:
+                return found
+            if worst is None or _TELLING.index(outcome) < _TELLING.index(worst[0]):
+                worst = found
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    assert worst is not None
+    return worst
+
+
+def _left(deadline: float) -> float:
+    return max(0.05, deadline - time.monotonic())
+
+
+def _failure(error: OSError) -> _Outcome:
+    said = error.strerror or str(error)
+    if isinstance(error, TimeoutError) or error.errno in (errno.ETIMEDOUT, errno.EAGAIN):
+        return TIMEOUT, "no answer in time"
+    if error.errno in (errno.ECONNRESET, errno.EPIPE):
+        # A reset before the handshake is ECONNREFUSED; these two come only after it, however quickly.
+        return BROKEN, "connected, then reset"
+    if error.errno in (errno.ECONNREFUSED, errno.EACCES):
+        return REFUSED, said
+    if error.errno == errno.EPERM:
+        return NOT_PERMITTED, said
+    return UNREACHABLE, said
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def _tcp(target: Target, address: str, deadline: float, nonce: str | None) -> _Outcome:
+    try:
+        sock = socket.create_connection((address, target.port), _left(deadline))
+    except OSError as error:
+        return _failure(error)
+    with sock:
+        try:
+            if target.scheme:
+                return REACHED, _http(target, sock, deadline)
+            if nonce is not None:
+                sock.sendall(f"{nonce}\n".encode())
+        except ssl.SSLCertVerificationError as error:
+            return REACHED, f"the certificate is not trusted: {error.verify_message}"
+        except OSError as error:
+            return BROKEN, f"connected, then: {error.strerror or error}"
+    return REACHED, "connected"
+
+
+def _http(target: Target, sock: socket.socket, deadline: float) -> str:
+    sock.settimeout(_left(deadline))
+    stream = sock
+    if target.scheme == "https":
+        stream = ssl.create_default_context().wrap_socket(sock, server_hostname=target.host)
+    with stream:
+        host = f"[{target.host}]" if ":" in target.host else target.host
+        request = (
+            f"GET {target.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: netpolicy-probe\r\nConnection: close\r\n\r\n"
+        )
+        stream.sendall(request.encode())
+        stream.settimeout(_left(deadline))
+        answer = b""
+        while b"\n" not in answer and len(answer) < 4096 and (part := stream.recv(1024)):
+            answer += part
+    if not answer:
+        raise OSError(errno.ECONNRESET, "the server closed the connection without an answer")
+    return answer.split(b"\n", 1)[0].decode(errors="replace").strip()
+
+
+def _udp(target: Target, address: str, deadline: float, nonce: str | None) -> _Outcome:
+    payload = f"{nonce or 'netpolicy-probe ' + secrets.token_hex(8)}\n".encode()
+    return _datagram(socket.SOCK_DGRAM, 0, address, target.port, payload, deadline)
+
+
+def _icmp(_target: Target, address: str, deadline: float, nonce: str | None) -> _Outcome:
+    v6 = ":" in address
+    protocol = socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP
+    # Datagram ICMP sockets need no capability where net.ipv4.ping_group_range admits the group; the kernel fills the checksum.
+    packet = bytes([128 if v6 else 8, 0, 0, 0, 0, 0, 0, 1]) + (nonce or secrets.token_hex(8)).encode()
+    return _datagram(socket.SOCK_DGRAM, protocol, address, 0, packet, deadline)
+
+
+def _datagram(
+    kind: socket.SocketKind, protocol: int, address: str, port: int, payload: bytes, deadline: float
+) -> _Outcome:
+    family = _family(address)
+    try:
+        sock = socket.socket(family, kind, protocol)
+    except OSError as error:
+        return NOT_PERMITTED, error.strerror or str(error)
+    with sock:
+        # IP_RECVERR (11) and IPV6_RECVERR (25) keep the ICMP message, which tells a filter from a missing host.
+        sock.setsockopt(*((socket.IPPROTO_IPV6, 25) if family == socket.AF_INET6 else (socket.IPPROTO_IP, 11)), 1)
+        try:
+            sock.connect((address, port))
+            while True:
+                sock.send(payload)
+                # Asked again each second: one lost datagram is not a verdict.
+                sock.settimeout(min(1.0, _left(deadline)))
+                try:
+                    sock.recv(4096)
+                except TimeoutError:
+                    if time.monotonic() >= deadline:
+                        return TIMEOUT, "no answer in time"
+                    continue
+                return REACHED, "answered"
+        except OSError as error:
+            return _refusal(sock) or _failure(error)
+
+
+def _refusal(sock: socket.socket) -> _Outcome | None:
+    """Whether the error queue holds an ICMP message from a filter or from a host without that port."""
+    try:
+        _, messages, _, _ = sock.recvmsg(2048, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+    except OSError:
+        return None
+    for _, _, data in messages:
+        _, origin, kind, code = struct.unpack_from("IBBB", data)
+        if (origin == 2 and kind == 3 and code in (2, 3, 9, 10, 13)) or (origin == 3 and kind == 1 and code in (1, 4)):
+            return REFUSED, f"ICMP type {kind} code {code}"
+    return None
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Probe the targets on the command line; one JSON object a line. Returns 0 if all were reached, 1 if not, 2 for bad input."""
+    parser = argparse.ArgumentParser(prog="probe", description="try connections for real")
+    parser.add_argument("targets", nargs="+", metavar="TARGET")
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--json", action="store_true", help="(always)")
+    args = parser.parse_args(argv)
+    try:
+        results = probe_all(args.targets, args.seconds)
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    for result in results:
+        sys.stdout.write(json.dumps(asdict(result)) + "\n")
+    sys.stdout.flush()
+    return 0 if all(r.reached for r in results) else 1
+
+
+if __name__ == "__main__":
+    status = main()
+    # A resolver thread may still be waiting for its answer; the interpreter need not.
+    os._exit(status)
