@@ -1,0 +1,303 @@
+"""What crosses the gate's control socket: newline-delimited JSON, one request and one response a line.
+
+    request   {"op": OP, "args": {...}}
+    response  {"ok": true, "result": ...}
+              {"ok": false, "error": {"code", "message", "hint"?, "details"?, "exit_status"}}
+
+Operations: ``hello``, ``attach``, ``apply``, ``detach``, ``status``, ``show``, ``check``, ``verified`` (docs/gate.md). Responses come in
+the order of the requests; a connection may carry any number of them. Every dataclass here has `to_json` and `from_json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from ipaddress import ip_address
+from typing import Any, Literal, cast
+
+from netpolicy.attachment import Attachment
+from netpolicy.errors import Exit, UserError
+from netpolicy.flow import Flow, Identity, Layer, Origin, Verdict
+from netpolicy.ruleset import Learned, Ruleset, Service
+
+#: The protocol's version; a client refuses to speak to a gate of another one.
+FORMAT = 1
+#: Longest line in bytes, either way: a ruleset of 100,000 ranges has about 9 MB.
+MAX_LINE = 64 * 1024 * 1024
+
+Phase = Literal["locked", "enforced", "off"]
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Who answers."""
+
+    version: str
+    """Of the package that the gate runs."""
+    format: int
+    """See `FORMAT`."""
+    pid: int
+    prefix: str | None
+    """Interfaces whose names begin so are refused everything until a policy is applied."""
+    upstreams: tuple[str, ...]
+    """The resolvers asked by default, as ``address:port``."""
+
+    def to_json(self) -> Json:
+        """The wire form."""
+        return {**asdict(self), "upstreams": list(self.upstreams)}
+
+    @classmethod
+    def from_json(cls, document: Json) -> Hello:
+        """Read the wire form. Raises KeyError or ValueError on a malformed document."""
+        return cls(
+            version=str(document["version"]),
+            format=int(document["format"]),
+            pid=int(document["pid"]),
+            prefix=document["prefix"],
+            upstreams=tuple(document["upstreams"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DnsState:
+    """The DNS gate of one attachment. Counters begin at zero when the gate starts."""
+
+    port: int | None
+    """Where it listens on each gateway address, UDP and TCP."""
+    listening: bool
+    """False while the interface is not there."""
+    answered: int = 0
+    """Questions answered for allowed names, "there is no such record" included."""
+    denied: int = 0
+    """Questions for names that the policy does not list."""
+    stripped: int = 0
+    """Addresses taken out of answers because they are not public (rebinding)."""
+    failed: int = 0
+    """Questions that no upstream answered, or whose addresses the kernel did not take."""
+
+    def to_json(self) -> Json:
+        """The wire form."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Json) -> DnsState:
+        """Read the wire form. Raises KeyError or TypeError on a malformed document."""
+        return cls(**{key: document[key] for key in cls.__slots__})
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One attachment as the gate holds it."""
+
+    attachment: Attachment
+    phase: Phase
+    """``locked`` (nothing passes), ``enforced`` (the ruleset decides), ``off`` (the policy is switched off: all passes)."""
+    policy: str | None
+    """The policy's name for people; None while locked."""
+    ruleset: str | None
+    """The id of the ruleset in force; None while locked."""
+    names: int
+    ranges: int
+    learned: int
+    """Addresses learned for names and still in force."""
+    unresolved: tuple[str, ...]
+    """Allowed names that did not resolve when the ruleset was applied: they stay closed until they do."""
+    warnings: tuple[str, ...]
+    """Anything that makes the attachment's state degraded."""
+    refused: int
+    """Packets refused so far, by the kernel's counter."""
+    dns: DnsState
+    verification: Json | None
+    """The report stored by ``verified``; None until then and again after every apply, attach or restart."""
+    applied_at: float | None
+    """Seconds since the epoch; None while locked."""
+
+    def to_json(self) -> Json:
+        """The wire form."""
+        return {
+            "attachment": self.attachment.to_json(),
+            "phase": self.phase,
+            "policy": self.policy,
+            "ruleset": self.ruleset,
+            "names": self.names,
+            "ranges": self.ranges,
+            "learned": self.learned,
+            "unresolved": list(self.unresolved),
+            "warnings": list(self.warnings),
+            "refused": self.refused,
+            "dns": self.dns.to_json(),
+            "verification": self.verification,
+            "applied_at": self.applied_at,
+        }
+
+    @classmethod
+    def from_json(cls, document: Json) -> State:
+        """Read the wire form. Raises KeyError, TypeError or ValueError on a malformed document."""
+        return cls(
+            attachment=Attachment.from_json(document["attachment"]),
+            phase=cast(Phase, document["phase"]),
+            policy=document["policy"],
+            ruleset=document["ruleset"],
+            names=int(document["names"]),
+            ranges=int(document["ranges"]),
+            learned=int(document["learned"]),
+            unresolved=tuple(document["unresolved"]),
+            warnings=tuple(document["warnings"]),
+            refused=int(document["refused"]),
+            dns=DnsState.from_json(document["dns"]),
+            verification=document["verification"],
+            applied_at=document["applied_at"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The gate and its attachments."""
+
+    gate: Hello
+    started_at: float
+    """Seconds since the epoch."""
+    problems: tuple[str, ...]
+    """What is wrong with the gate itself, e.g. a state file it could not read; empty when all is well."""
+    attachments: tuple[State, ...]
+
+    def to_json(self) -> Json:
+        """The wire form."""
+        gate = {**self.gate.to_json(), "started_at": self.started_at, "problems": list(self.problems)}
+        return {"gate": gate, "attachments": [state.to_json() for state in self.attachments]}
+
+    @classmethod
+    def from_json(cls, document: Json) -> Status:
+        """Read the wire form. Raises KeyError, TypeError or ValueError on a malformed document."""
+        gate = document["gate"]
+        return cls(
+            gate=Hello.from_json(gate),
+            started_at=float(gate["started_at"]),
+            problems=tuple(gate["problems"]),
+            attachments=tuple(State.from_json(row) for row in document["attachments"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One attachment in full."""
+
+    ruleset: Ruleset | None
+    learned: tuple[Learned, ...]
+    """`seconds` is what is left of each lifetime."""
+    state: State
+
+    def to_json(self) -> Json:
+        """The wire form."""
+        return {
+            "ruleset": None if self.ruleset is None else self.ruleset.to_json(),
+            "learned": [learned_to_json(entry) for entry in self.learned],
+            "state": self.state.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, document: Json) -> Shown:
+        """Read the wire form. Raises KeyError, TypeError or ValueError on a malformed document."""
+        return cls(
+            ruleset=None if document["ruleset"] is None else Ruleset.from_json(document["ruleset"]),
+            learned=tuple(learned_from_json(row) for row in document["learned"]),
+            state=State.from_json(document["state"]),
+        )
+
+
+def learned_to_json(entry: Learned) -> Json:
+    """The wire form of a learned address."""
+    services = [[s.protocol, s.first, s.last] for s in entry.services]
+    return {"name": entry.name, "address": str(entry.address), "services": services, "seconds": entry.seconds}
+
+
+def learned_from_json(document: Json) -> Learned:
+    """Read `learned_to_json`'s form. Raises KeyError, TypeError or ValueError on a malformed document."""
+    return Learned(
+        name=str(document["name"]),
+        address=ip_address(document["address"]),
+        services=tuple(Service(*row) for row in document["services"]),
+        seconds=float(document["seconds"]),
+    )
+
+
+def flow_to_json(flow: Flow) -> Json:
+    """The wire form of a flow."""
+    address = None if flow.address is None else str(flow.address)
+    return {"protocol": flow.protocol, "port": flow.port, "name": flow.name, "address": address}
+
+
+def flow_from_json(document: Json) -> Flow:
+    """Read `flow_to_json`'s form; absent keys are None. Raises KeyError, TypeError or ValueError on a malformed document."""
+    name, address, port = document.get("name"), document.get("address"), document.get("port")
+    if (name is None) == (address is None):
+        raise ValueError("a flow has either a name or an address")
+    return Flow(
+        protocol=int(document["protocol"]),
+        port=None if port is None else int(port),
+        name=None if name is None else str(name),
+        address=None if address is None else ip_address(address),
+    )
+
+
+def verdict_to_json(verdict: Verdict) -> Json:
+    """The wire form of a verdict."""
+    return asdict(verdict)
+
+
+def verdict_from_json(document: Json) -> Verdict:
+    """Read `verdict_to_json`'s form. Raises KeyError, TypeError or ValueError on a malformed document."""
+    rule = document["rule"]
+    return Verdict(
+        allowed=bool(document["allowed"]),
+        layer=Layer(document["layer"]),
+        rule=None if rule is None else Origin(**rule),
+        identity=Identity(document["identity"]),
+        explanation=str(document["explanation"]),
+        suggestion=document["suggestion"],
+    )
+
+
+def encode_request(op: str, args: Mapping[str, Any]) -> bytes:
+    """One request, as a line."""
+    return _line({"op": op, "args": dict(args)})
+
+
+def encode_result(result: Any) -> bytes:
+    """The response to a request that succeeded, as a line."""
+    return _line({"ok": True, "result": result})
+
+
+def encode_error(error: UserError) -> bytes:
+    """The response to a request that failed, as a line."""
+    return _line({"ok": False, "error": {**error.as_dict(), "exit_status": error.exit_status}})
+
+
+def decode_response(line: bytes) -> Any:
+    """The result in a response line.
+
+    Raises:
+        UserError: the one that the gate sent, or ``gate-protocol`` where the line is none of ours.
+    """
+    try:
+        document = json.loads(line)
+        ok, error = document["ok"], document.get("error")
+        if ok:
+            return document["result"]
+        raised = UserError(
+            error["code"],
+            error["message"],
+            hint=error.get("hint"),
+            exit_status=error.get("exit_status", Exit.FAILED),
+            details=error.get("details"),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as broken:
+        text = line[:200].decode(errors="replace")
+        raise UserError("gate-protocol", f"the gate's answer is not one of its protocol: {text!r}") from broken
+    raise raised
+
+
+def _line(document: Json) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
