@@ -1,0 +1,119 @@
+"""Images of an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from typing import IO, Any
+
+from netpolicy.errors import UserError
+from sidecars.engine.errors import refused
+from sidecars.engine.labels import selector
+from sidecars.engine.part import Part, moment
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """An image that the engine has."""
+
+    id: str
+    tags: tuple[str, ...]
+    labels: Mapping[str, str]
+    created: datetime | None
+    size: int
+    """Bytes, shared layers included."""
+    architecture: str
+
+
+class Images(Part):
+    """Find, pull, build, import and remove images. How our own images are made is in `sidecars.images`."""
+
+    def get(self, name: str) -> ImageInfo | None:
+        """The image with this name or id, None where there is none."""
+        try:
+            with self._explained(f"inspecting the image {name}"):
+                api: Any = self._api
+                found = api.inspect_image(name)
+        except UserError as error:
+            if error.code == "image-missing":
+                return None
+            raise
+        return _info(found)
+
+    def list(self, labels: Mapping[str, str | None] | None = None) -> list[ImageInfo]:
+        """The images that carry all these labels (None as a value: any)."""
+        with self._explained("listing images"):
+            filters = {"label": selector(labels)} if labels else None
+            found = {str(one["Id"]) for one in self._api.images(filters=filters)}
+        return [info for one in sorted(found) if (info := self.get(one)) is not None]
+
+    def pull(self, repository: str, tag: str) -> Iterator[Mapping[str, Any]]:
+        """Pull an image; yields the engine's messages (``status``, ``id``, ``progressDetail``).
+
+        Closing the iterator stops the pull. Raises ``registry-unreachable``, ``registry-denied``, ``image-missing``, ...
+        """
+        doing = f"pulling {repository}:{tag}"
+        with self._explained(doing):
+            stream = self._api.pull(repository, tag=tag, stream=True, decode=True)
+        yield from self._checked(stream, doing)
+
+    def build(
+        self, context: IO[bytes], tag: str, *, labels: Mapping[str, str], arguments: Mapping[str, str] | None = None
+    ) -> Iterator[Mapping[str, Any]]:
+        """Build an image from a tar archive; yields the engine's messages (``stream``, ``aux``).
+
+        Closing the iterator stops the build; the engine then removes the container of the step it was in.
+        """
+        doing = f"building the image {tag}"
+        with self._explained(doing):
+            stream = self._api.build(
+                fileobj=context, custom_context=True, tag=tag, rm=True, forcerm=True, decode=True,
+                labels=dict(labels), buildargs=dict(arguments or {}), timeout=None,
+            )  # fmt: skip
+        yield from self._checked(stream, doing)
+
+    def load(self, archive: IO[bytes], repository: str, tag: str, changes: Sequence[str] = ()) -> None:
+        """Make an image of one layer out of a tar archive of a root file system (``docker import``)."""
+        doing = f"importing {repository}:{tag}"
+        with self._explained(doing):
+            answer = self._api.import_image_from_stream(archive, repository, tag, changes=list(changes))
+        # Errors after the first byte arrive inside an answer that has status 200.
+        if '"error"' in str(answer):
+            raise refused(str(answer), doing)
+
+    def tag(self, name: str, repository: str, tag: str) -> None:
+        """Give an image another name."""
+        with self._explained(f"tagging {name} as {repository}:{tag}"):
+            self._api.tag(name, repository, tag)
+
+    def remove(self, name: str, *, force: bool = False) -> bool:
+        """Remove an image (a tag, while it has others); False where it was not there. Raises ``image-in-use``."""
+        try:
+            with self._explained(f"removing the image {name}"):
+                self._api.remove_image(name, force=force)
+        except UserError as error:
+            if error.code == "image-missing":
+                return False
+            raise
+        return True
+
+    def _checked(self, stream: Any, doing: str) -> Iterator[Mapping[str, Any]]:
+        with closing(stream):
+            for message in self._each(stream, doing):
+                if "error" in message:
+                    raise refused(str(message["error"]), doing)
+                yield message
+
+
+def _info(found: Mapping[str, Any]) -> ImageInfo:
+    config = found.get("Config") or {}
+    return ImageInfo(
+        id=str(found["Id"]),
+        tags=tuple(found.get("RepoTags") or ()),
+        labels=dict(config.get("Labels") or {}),
+        created=moment(found.get("Created")),
+        size=int(found.get("Size", 0)),
+        architecture=str(found.get("Architecture", "")),
+    )

@@ -1,0 +1,204 @@
+"""Connections to an engine: plain sockets for every kind of address, and the SDK's client on top of them.
+
+The SDK's own ssh transport needs paramiko, and its raw streams lose what arrives together with the response's head. So ssh is
+the user's own ``ssh`` program with one end of a socket pair as its standard input and output (as the Docker client does it),
+and raw streams (`sidecars.engine.streams`) open their socket here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+import docker
+import docker.tls
+import urllib3.connection
+import urllib3.connectionpool
+from docker.transport.basehttpadapter import BaseHTTPAdapter
+
+from netpolicy.errors import Exit, UserError
+from sidecars.engine.address import Address
+
+#: The newest API version whose answers this code was written for; an older engine is spoken to in its own.
+NEWEST = (1, 51)
+CONNECT_SECONDS = 10.0
+
+
+def connect(address: Address, seconds: float = CONNECT_SECONDS) -> socket.socket:
+    """Open one connection. It is blocking, without a timeout.
+
+    Raises:
+        OSError: nobody answers (the caller names the engine).
+        UserError: ``program-missing`` where ssh is needed and absent.
+    """
+    parts = urlsplit(address.url)
+    if parts.scheme == "ssh":
+        return _Ssh.open(address.url)
+    if parts.scheme == "unix":
+        plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        plain.settimeout(seconds)
+        try:
+            plain.connect(str(address.socket))
+        except OSError:
+            plain.close()
+            raise
+        plain.settimeout(None)
+        return plain
+    secure = address.certificates is not None or parts.scheme == "https"
+    plain = socket.create_connection((parts.hostname or "", parts.port or (2376 if secure else 2375)), seconds)
+    plain.settimeout(None)
+    return _tls_context(address).wrap_socket(plain, server_hostname=parts.hostname) if secure else plain
+
+
+def _tls_context(address: Address) -> ssl.SSLContext:
+    files = address.certificates
+    context = ssl.create_default_context(cafile=_text(files.file("ca.pem")) if files else None)
+    if files and not files.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if files and (certificate := files.file("cert.pem")):
+        context.load_cert_chain(certificate, files.file("key.pem"))
+    return context
+
+
+def client(address: Address, seconds: float) -> docker.APIClient:
+    """The SDK's client for an address, with the API version agreed upon.
+
+    Raises:
+        docker.errors.DockerException, requests.exceptions.RequestException, OSError: nobody answers.
+    """
+    make = _maker(address, seconds)
+    with closing(make("1.24")) as first:
+        found = first.version(api_version=False)
+    newest, oldest = (_version(found.get(key)) for key in ("ApiVersion", "MinAPIVersion"))
+    agreed = max(min(newest, NEWEST), oldest)
+    return make(f"{agreed[0]}.{agreed[1]}")
+
+
+def _maker(address: Address, seconds: float) -> Callable[[str], docker.APIClient]:
+    if address.url.startswith("ssh://"):
+
+        def by_ssh(version: str) -> docker.APIClient:
+            # Any unix address makes the SDK prepare a session for "http+docker://"; our adapter takes that over.
+            api = docker.APIClient(base_url="unix:///ssh", version=version, timeout=int(seconds))
+            api.mount("http+docker://", _SshAdapter(address, seconds))
+            return api
+
+        return by_ssh
+    tls: Any = False
+    files = address.certificates
+    if files is not None and address.socket is None:
+        pair = (_text(files.file("cert.pem")), _text(files.file("key.pem")))
+        tls = docker.tls.TLSConfig(
+            client_cert=(pair[0], pair[1]) if pair[0] and pair[1] else None,
+            ca_cert=_text(files.file("ca.pem")),
+            verify=files.verify,
+        )
+    return lambda version: docker.APIClient(base_url=address.url, version=version, timeout=int(seconds), tls=tls)
+
+
+def _version(text: object) -> tuple[int, int]:
+    major, _, minor = str(text or "1.24").partition(".")
+    return int(major), int(minor or 0)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+class _Ssh(socket.socket):
+    """Our end of the socket pair; keeps the ssh process and its last words."""
+
+    process: subprocess.Popen[bytes]
+    words: IO[bytes]
+
+    @classmethod
+    def open(cls, url: str) -> _Ssh:
+        parts = urlsplit(url)
+        program = shutil.which("ssh")
+        if program is None:
+            raise UserError(
+                "program-missing", f"the engine {url} is reached by ssh, which is not installed",
+                hint="Install the package openssh-client.", exit_status=Exit.MISSING,
+            )  # fmt: skip
+        remote = "docker system dial-stdio"
+        if parts.path.strip("/"):
+            remote = f"docker --host unix://{parts.path} system dial-stdio"
+        argv = [program, "-T", "-o", "ConnectTimeout=30", *(["-l", parts.username] if parts.username else [])]
+        argv += [*(["-p", str(parts.port)] if parts.port else []), "--", parts.hostname or "", remote]
+        ours, theirs = socket.socketpair()
+        words = tempfile.TemporaryFile()  # noqa: SIM115
+        with theirs:
+            end = theirs.fileno()
+            # A session of its own: Ctrl-C in our terminal must not cut the connection under our clean-up.
+            process = subprocess.Popen(argv, stdin=end, stdout=end, stderr=words, start_new_session=True)
+        made = cls(fileno=ours.detach())
+        made.process, made.words = process, words
+        return made
+
+    def last_words(self) -> str:
+        """What ssh printed on standard error."""
+        return os.pread(self.words.fileno(), 4000, 0).decode(errors="replace").strip()
+
+    def _real_close(self, *args: Any) -> None:
+        # Not `close`: files made of the socket keep it open past that (ssl.SSLSocket hooks in here as well).
+        super()._real_close(*args)  # type: ignore[misc]  # absent from typeshed
+        try:
+            self.process.wait(2)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.words.close()
+
+
+class _SshConnection(urllib3.connection.HTTPConnection):
+    def __init__(self, address: Address, seconds: float) -> None:
+        super().__init__("localhost", timeout=seconds)
+        self._address = address
+
+    def connect(self) -> None:
+        self.sock = connect(self._address)
+        self.sock.settimeout(self.timeout if isinstance(self.timeout, (int, float)) else None)
+
+    def getresponse(self) -> Any:
+        try:
+            return super().getresponse()
+        except (OSError, urllib3.exceptions.HTTPError) as error:
+            # An ssh that could not log in ends, and says why only on its standard error.
+            if isinstance(self.sock, _Ssh) and (words := self.sock.last_words()):
+                raise ConnectionError(words) from error
+            raise
+
+
+class _SshPool(urllib3.connectionpool.HTTPConnectionPool):
+    def __init__(self, address: Address, seconds: float) -> None:
+        super().__init__("localhost", maxsize=4)
+        self._address, self._seconds = address, seconds
+
+    def _new_conn(self) -> Any:
+        return _SshConnection(self._address, self._seconds)
+
+
+class _SshAdapter(BaseHTTPAdapter):
+    def __init__(self, address: Address, seconds: float) -> None:
+        super().__init__()
+        self._pool = _SshPool(address, seconds)
+
+    def get_connection(self, url: Any, proxies: Any = None) -> Any:
+        return self._pool
+
+    def request_url(self, request: Any, proxies: Any) -> Any:
+        return request.path_url
+
+    def close(self) -> None:
+        super().close()
+        self._pool.close()
