@@ -8,18 +8,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
-import docker
-
 from sidecars.engine import errors
 from sidecars.engine.address import Address, find
 from sidecars.engine.containers import Containers
 from sidecars.engine.images import Images
 from sidecars.engine.networks import Networks
-from sidecars.engine.transport import client
+from sidecars.engine.transport import Client, client
 from sidecars.engine.volumes import Volumes
 
 #: For one answer of the engine; long work (build, pull, wait) sets its own.
 ANSWER_SECONDS = 60.0
+#: For long calls, which beat while they wait and can be cut off; only an engine that hangs takes this long.
+SILENCE_SECONDS = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,14 @@ class Engine:
         self.images = Images(self)
 
     @cached_property
-    def api(self) -> docker.APIClient:
+    def api(self) -> Client:
         """The SDK's client, for the modules of this package only."""
         with self.explained("connecting"):
             return client(self.address, ANSWER_SECONDS)
+
+    def another_api(self) -> Client:
+        """A second client with connections of its own, for a long call that may have to be cut off."""
+        return Client(self.address, self.api.api_version, SILENCE_SECONDS)
 
     @property
     def local(self) -> bool:

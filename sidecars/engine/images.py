@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import IO, Any
 
 from netpolicy.errors import UserError
-from sidecars.engine.errors import refused
 from sidecars.engine.labels import selector
+from sidecars.engine.longcalls import LongCalls, Message
 from sidecars.engine.part import Part, moment
 
 
@@ -29,6 +29,10 @@ class ImageInfo:
 
 class Images(Part):
     """Find, pull, build, import and remove images. How our own images are made is in `sidecars.images`."""
+
+    @property
+    def _long(self) -> LongCalls:
+        return LongCalls(self._engine)
 
     def get(self, name: str) -> ImageInfo | None:
         """The image with this name or id, None where there is none."""
@@ -49,39 +53,50 @@ class Images(Part):
             found = {str(one["Id"]) for one in self._api.images(filters=filters)}
         return [info for one in sorted(found) if (info := self.get(one)) is not None]
 
-    def pull(self, repository: str, tag: str) -> Iterator[Mapping[str, Any]]:
-        """Pull an image; yields the engine's messages (``status``, ``id``, ``progressDetail``).
+    def pull(self, repository: str, tag: str) -> Iterator[Message | None]:
+        """Pull an image; yields the engine's messages (``status``, ``id``, ``progressDetail``), None while it is silent.
 
         Closing the iterator stops the pull. Raises ``registry-unreachable``, ``registry-denied``, ``image-missing``, ...
         """
-        doing = f"pulling {repository}:{tag}"
-        with self._explained(doing):
-            stream = self._api.pull(repository, tag=tag, stream=True, decode=True)
-        yield from self._checked(stream, doing)
+        return self._long.messages(
+            f"pulling {repository}:{tag}", lambda api: api.pull(repository, tag=tag, stream=True, decode=True)
+        )
 
     def build(
-        self, context: IO[bytes], tag: str, *, labels: Mapping[str, str], arguments: Mapping[str, str] | None = None
-    ) -> Iterator[Mapping[str, Any]]:
-        """Build an image from a tar archive; yields the engine's messages (``stream``, ``aux``).
+        self,
+        context: IO[bytes],
+        tag: str,
+        *,
+        labels: Mapping[str, str],
+        arguments: Mapping[str, str] | None = None,
+        cache: bool = True,
+    ) -> Iterator[Message | None]:
+        """Build an image from a tar archive; yields the engine's messages (``stream``, ``aux``), None while it is silent.
 
         Closing the iterator stops the build; the engine then removes the container of the step it was in.
         """
-        doing = f"building the image {tag}"
-        with self._explained(doing):
-            stream = self._api.build(
-                fileobj=context, custom_context=True, tag=tag, rm=True, forcerm=True, decode=True,
+
+        def call(api: Any) -> Iterator[Message]:
+            # `Any`: the stubs do not know that a build without timeout is asked for with None.
+            yield from api.build(
+                fileobj=context, custom_context=True, tag=tag, rm=True, forcerm=True, decode=True, nocache=not cache,
                 labels=dict(labels), buildargs=dict(arguments or {}), timeout=None,
             )  # fmt: skip
-        yield from self._checked(stream, doing)
 
-    def load(self, archive: IO[bytes], repository: str, tag: str, changes: Sequence[str] = ()) -> None:
+        return self._long.messages(f"building the image {tag}", call)
+
+    def load(
+        self, archive: IO[bytes], repository: str, tag: str, changes: Sequence[str] = ()
+    ) -> Iterator[Message | None]:
         """Make an image of one layer out of a tar archive of a root file system (``docker import``)."""
-        doing = f"importing {repository}:{tag}"
-        with self._explained(doing):
-            answer = self._api.import_image_from_stream(archive, repository, tag, changes=list(changes))
-        # Errors after the first byte arrive inside an answer that has status 200.
-        if '"error"' in str(answer):
-            raise refused(str(answer), doing)
+
+        def call(api: Any) -> Iterator[Message]:
+            answer = api.import_image_from_stream(archive, repository, tag, changes=list(changes))
+            # Errors after the first byte arrive inside an answer that has status 200.
+            for line in str(answer).splitlines():
+                yield json.loads(line)
+
+        return self._long.messages(f"importing {repository}:{tag}", call)
 
     def tag(self, name: str, repository: str, tag: str) -> None:
         """Give an image another name."""
@@ -98,13 +113,6 @@ class Images(Part):
                 return False
             raise
         return True
-
-    def _checked(self, stream: Any, doing: str) -> Iterator[Mapping[str, Any]]:
-        with closing(stream):
-            for message in self._each(stream, doing):
-                if "error" in message:
-                    raise refused(str(message["error"]), doing)
-                yield message
 
 
 def _info(found: Mapping[str, Any]) -> ImageInfo:

@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    import docker
-
     from sidecars.engine.client import Engine
+    from sidecars.engine.transport import Client
 
 
 T = TypeVar("T")
@@ -23,7 +22,7 @@ class Part:
         self._engine = engine
 
     @property
-    def _api(self) -> docker.APIClient:
+    def _api(self) -> Client:
         return self._engine.api
 
     def _explained(self, doing: str) -> AbstractContextManager[None]:

@@ -1,8 +1,9 @@
 """Connections to an engine: plain sockets for every kind of address, and the SDK's client on top of them.
 
-The SDK's own ssh transport needs paramiko, and its raw streams lose what arrives together with the response's head. So ssh is
-the user's own ``ssh`` program with one end of a socket pair as its standard input and output (as the Docker client does it),
-and raw streams (`sidecars.engine.streams`) open their socket here.
+The SDK's own ssh transport needs paramiko, its raw streams lose what arrives together with the response's head, and a call that
+waits cannot be cut off. So all its connections come from here: ssh is the user's own ``ssh`` program with one end of a socket
+pair as its standard input and output (as the Docker client does it), `Client.abort` ends what waits, and raw streams
+(`sidecars.engine.streams`) open their socket here as well.
 """
 
 from __future__ import annotations
@@ -13,14 +14,13 @@ import socket
 import ssl
 import subprocess
 import tempfile
-from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import docker
-import docker.tls
 import urllib3.connection
 import urllib3.connectionpool
 from docker.transport.basehttpadapter import BaseHTTPAdapter
@@ -70,40 +70,33 @@ def _tls_context(address: Address) -> ssl.SSLContext:
     return context
 
 
-def client(address: Address, seconds: float) -> docker.APIClient:
+def client(address: Address, seconds: float) -> Client:
     """The SDK's client for an address, with the API version agreed upon.
 
     Raises:
         docker.errors.DockerException, requests.exceptions.RequestException, OSError: nobody answers.
     """
-    make = _maker(address, seconds)
-    with closing(make("1.24")) as first:
+    with closing(Client(address, "1.24", seconds)) as first:
         found = first.version(api_version=False)
     newest, oldest = (_version(found.get(key)) for key in ("ApiVersion", "MinAPIVersion"))
     agreed = max(min(newest, NEWEST), oldest)
-    return make(f"{agreed[0]}.{agreed[1]}")
+    return Client(address, f"{agreed[0]}.{agreed[1]}", seconds)
 
 
-def _maker(address: Address, seconds: float) -> Callable[[str], docker.APIClient]:
-    if address.url.startswith("ssh://"):
+class Client(docker.APIClient):
+    """The SDK's client over connections of our own. With a version given, making one does not talk to the engine."""
 
-        def by_ssh(version: str) -> docker.APIClient:
-            # Any unix address makes the SDK prepare a session for "http+docker://"; our adapter takes that over.
-            api = docker.APIClient(base_url="unix:///ssh", version=version, timeout=int(seconds))
-            api.mount("http+docker://", _SshAdapter(address, seconds))
-            return api
+    def __init__(self, address: Address, version: str, seconds: float) -> None:
+        # Any unix address makes the SDK prepare a session for "http+docker://"; our adapter takes that over.
+        super().__init__(base_url="unix:///engine", version=version, timeout=int(seconds))
+        self._connections = _Adapter(address, seconds)
+        self.mount("http+docker://", self._connections)
 
-        return by_ssh
-    tls: Any = False
-    files = address.certificates
-    if files is not None and address.socket is None:
-        pair = (_text(files.file("cert.pem")), _text(files.file("key.pem")))
-        tls = docker.tls.TLSConfig(
-            client_cert=(pair[0], pair[1]) if pair[0] and pair[1] else None,
-            ca_cert=_text(files.file("ca.pem")),
-            verify=files.verify,
-        )
-    return lambda version: docker.APIClient(base_url=address.url, version=version, timeout=int(seconds), tls=tls)
+    def abort(self) -> None:
+        """Cut all connections under whoever waits on them in another thread; they see the end of the stream."""
+        for connection in list(self._connections.open):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def _version(text: object) -> tuple[int, int]:
@@ -160,14 +153,15 @@ class _Ssh(socket.socket):
         self.words.close()
 
 
-class _SshConnection(urllib3.connection.HTTPConnection):
-    def __init__(self, address: Address, seconds: float) -> None:
-        super().__init__("localhost", timeout=seconds)
-        self._address = address
+class _Connection(urllib3.connection.HTTPConnection):
+    def __init__(self, pool: _Pool) -> None:
+        super().__init__("localhost", timeout=pool.seconds)
+        self._pool = pool
 
     def connect(self) -> None:
-        self.sock = connect(self._address)
-        self.sock.settimeout(self.timeout if isinstance(self.timeout, (int, float)) else None)
+        self.sock = connect(self._pool.address)
+        self.sock.settimeout(self._pool.seconds)
+        self._pool.open.add(self.sock)
 
     def getresponse(self) -> Any:
         try:
@@ -179,24 +173,26 @@ class _SshConnection(urllib3.connection.HTTPConnection):
             raise
 
 
-class _SshPool(urllib3.connectionpool.HTTPConnectionPool):
-    def __init__(self, address: Address, seconds: float) -> None:
-        super().__init__("localhost", maxsize=4)
-        self._address, self._seconds = address, seconds
+class _Pool(urllib3.connectionpool.HTTPConnectionPool):
+    def __init__(self, address: Address, seconds: float, opened: WeakSet[socket.socket]) -> None:
+        super().__init__("localhost", maxsize=8)
+        self.address, self.seconds, self.open = address, seconds, opened
 
     def _new_conn(self) -> Any:
-        return _SshConnection(self._address, self._seconds)
+        return _Connection(self)
 
 
-class _SshAdapter(BaseHTTPAdapter):
+class _Adapter(BaseHTTPAdapter):
     def __init__(self, address: Address, seconds: float) -> None:
         super().__init__()
-        self._pool = _SshPool(address, seconds)
+        self.open: WeakSet[socket.socket] = WeakSet()
+        self._pool = _Pool(address, seconds, self.open)
 
     def get_connection(self, url: Any, proxies: Any = None) -> Any:
         return self._pool
 
     def request_url(self, request: Any, proxies: Any) -> Any:
+        # Proxies are for the engine's own traffic, never for the way to it.
         return request.path_url
 
     def close(self) -> None:
