@@ -19,7 +19,8 @@ from typing import Any, Literal, cast
 from netpolicy.attachment import Attachment
 from netpolicy.errors import Exit, UserError
 from netpolicy.flow import Flow, Identity, Layer, Origin, Verdict
-from netpolicy.ruleset import Learned, Ruleset, Service
+from netpolicy.ruleset import Learned, Ruleset
+from netpolicy.services import Service
 
 #: The protocol's version; a client refuses to speak to a gate of another one.
 FORMAT = 1

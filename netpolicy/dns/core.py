@@ -1,0 +1,253 @@
+"""The DNS gate's decisions: bytes and the time in, a reply or what is to be done first out. Opens nothing, waits for nothing.
+
+One question, as a transcript:
+
+    step = core.ask(data, udp=True)             # bytes of a query
+    Ready(wire)                                 # send it (or nothing): denied, malformed, or known already
+    Lookup(query, ...)                          # ask an upstream; then
+      answer = core.digest(lookup, response)    #   filtered, remembered
+      due = core.due(lookup, answer)            #   tell the kernel, wait for its acknowledgement; then
+      core.acknowledge(due)
+      core.reply(lookup, answer)                #   only now is the answer sent
+    Relay(query)                                # the policy is off: forward the bytes as they are
+
+A name is answered only if the policy lists it, whatever its addresses. Of an answer only the chain that starts at the asked name
+counts; addresses that are not public are taken out. Questions for other types than A and AAAA are answered "no data" without
+asking anyone: HTTPS and SVCB records would offer other endpoints and encrypted ClientHellos, TXT carries data in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from math import ceil
+
+from netpolicy.clock import Clock
+from netpolicy.dns import lifetimes, wire
+from netpolicy.dns.learned import LearnedTable
+from netpolicy.dns.reading import read_query
+from netpolicy.dns.view import Allowed, NameView
+from netpolicy.dns.wire import ExtendedError, Query, Record, Response, WireError
+from netpolicy.dns.writing import truncate, write_error, write_reply
+from netpolicy.flow import Address
+from netpolicy.ruleset import Learned
+
+#: CNAME records followed in one answer; what is longer counts as broken.
+_LONGEST_CHAIN = 16
+#: Addresses used of one answer, so that a name cannot fill the kernel's sets.
+_MOST_ADDRESSES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is known about a name and type: an upstream's answer, filtered."""
+
+    rcode: int
+    chain: tuple[Record, ...]
+    """The CNAME records that lead from the asked name to the owner of the addresses."""
+    addresses: tuple[Address, ...]
+    """Those that may be used."""
+    stripped: tuple[str, ...]
+    """For each address that was taken out, why."""
+    ttl: int
+    """Seconds from `until` backwards that it may be kept; see `lifetimes`."""
+    until: float
+    """Monotonic time at which it is forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Send this; with None, stay silent."""
+
+    wire: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """An allowed question that needs an upstream, the kernel, or both."""
+
+    query: Query
+    allowed: Allowed
+    view: NameView
+    """The ruleset it was judged by; under another one it must be asked again."""
+    limit: int
+    known: Answer | None
+    """Set where only the kernel must still be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A question of a workload whose policy is off."""
+
+    query: Query
+    limit: int
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened, since the gate started."""
+
+    answered: int = 0
+    denied: int = 0
+    stripped: int = 0
+    failed: int = 0
+
+
+class DnsCore:
+    """The DNS gate of one attachment, without its sockets."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._cache: dict[tuple[bytes, int], Answer] = {}
+        self.view: NameView | None = None
+        """None while the attachment is locked."""
+        self.table = LearnedTable()
+        self.counters = Counters()
+
+    def adopt(self, view: NameView | None) -> list[Learned]:
+        """Judge by another ruleset from now on (None: locked).
+
+        Returns:
+            Addresses learned before for names that it still allows, which the kernel must be told again.
+        """
+        self.view = view
+        self._cache.clear()
+        if view is None or view.open:
+            self.table = LearnedTable()
+            return []
+        return self.table.carry_over(view, self._clock.monotonic())
+
+    def ask(self, data: bytes, *, udp: bool) -> Ready | Lookup | Relay:
+        """Judge the bytes of one query. Never raises."""
+        try:
+            query = read_query(data)
+        except WireError as malformed:
+            return Ready(write_error(data, malformed.rcode))
+        if query is None:
+            return Ready(None)
+        limit = _limit(query) if udp else 65535
+        if self.view is None:
+            locked = ExtendedError(wire.EDE_NOT_READY, "no policy has been applied yet")
+            return Ready(write_reply(query, wire.SERVFAIL, error=locked, limit=limit))
+        if self.view.open:
+            return Relay(query, limit)
+        allowed = self.view.allowed(query.name)
+        if allowed is None:
+            self.counters.denied += 1
+            return Ready(self._denied(query, self.view, limit))
+        if query.type not in (wire.A, wire.AAAA):
+            self.counters.answered += 1
+            return Ready(write_reply(query, wire.NOERROR, negative_ttl=lifetimes.NEGATIVE, limit=limit))
+        known = self._cache.get((query.name, query.type))
+        if known is not None and known.until <= self._clock.monotonic():
+            del self._cache[query.name, query.type]
+            known = None
+        lookup = Lookup(query, allowed, self.view, limit, known)
+        if known is not None and not self.due(lookup, known):
+            return Ready(self.reply(lookup, known))
+        return lookup
+
+    def digest(self, lookup: Lookup, response: Response) -> Answer:
+        """Take what is ours from an upstream's response to the question, and remember it."""
+        return self.remember(lookup.query.name, lookup.query.type, response, lookup.view)
+
+    def remember(self, name: bytes, kind: int, response: Response, view: NameView) -> Answer:
+        """The answer in a response to (name, kind), filtered by the view; kept for as long as its TTL allows."""
+        answer = read_answer(name, kind, response, view, self._clock.monotonic())
+        self.counters.stripped += len(answer.stripped)
+        if answer.until > self._clock.monotonic() and view is self.view:
+            self._cache[name, kind] = answer
+        return answer
+
+    def due(self, lookup: Lookup, answer: Answer) -> list[Learned]:
+        """What the kernel must acknowledge before this answer may leave."""
+        return self.due_for(lookup.allowed, answer)
+
+    def due_for(self, allowed: Allowed, answer: Answer) -> list[Learned]:
+        """The same, for a name of the ruleset."""
+        now = self._clock.monotonic()
+        left = max(0, ceil(answer.until - now))
+        return self.table.due(
+            allowed.name,
+            answer.addresses,
+            allowed.services,
+            seconds=lifetimes.element_seconds(answer.ttl),
+            needed=left + lifetimes.GRACE,
+            now=now,
+        )
+
+    def acknowledge(self, entries: Sequence[Learned]) -> None:
+        """The kernel has taken these."""
+        self.table.record(entries, self._clock.monotonic())
+
+    def reply(self, lookup: Lookup, answer: Answer) -> bytes:
+        """The reply, once nothing is due any more."""
+        now = self._clock.monotonic()
+        query, allowed = lookup.query, lookup.allowed
+        self.counters.answered += 1
+        seconds = lifetimes.element_seconds(answer.ttl)
+        self.table.claim(allowed.name, answer.addresses, allowed.services, seconds=seconds, now=now)
+        left = max(0, ceil(answer.until - now))
+        records = [replace(record, ttl=left) for record in answer.chain]
+        owner = records[-1].data if records else query.name
+        records += [Record(owner, query.type, left, address.packed) for address in answer.addresses]
+        error = None
+        if answer.stripped:
+            reasons = "; ".join(answer.stripped[:3])
+            error = ExtendedError(wire.EDE_BLOCKED, f"not public, taken out of the answer: {reasons}")
+        negative = None if answer.addresses else min(left, lifetimes.NEGATIVE)
+        return write_reply(query, answer.rcode, answers=records, negative_ttl=negative, error=error, limit=lookup.limit)
+
+    def failure(self, step: Lookup | Relay, code: int, text: str) -> bytes:
+        """The reply where no upstream answered, or the kernel did not take the addresses: closed, and it says why."""
+        self.counters.failed += 1
+        return write_reply(step.query, wire.SERVFAIL, error=ExtendedError(code, text), limit=step.limit)
+
+    def relayed(self, step: Relay, response: bytes) -> bytes:
+        """The reply of a workload whose policy is off: the upstream's bytes, under the client's own identifier."""
+        self.counters.answered += 1
+        return truncate(step.query.id.to_bytes(2) + response[2:], step.limit)
+
+    def _denied(self, query: Query, view: NameView, limit: int) -> bytes:
+        name = wire.name_to_text(query.name)
+        text = f"{name} is not allowed by {view.policy}; to allow it add it to firewall.domains"
+        return write_reply(
+            query,
+            wire.NXDOMAIN,
+            negative_ttl=lifetimes.DENIED,
+            error=ExtendedError(wire.EDE_BLOCKED, text),
+            limit=limit,
+        )
+
+
+def read_answer(name: bytes, kind: int, response: Response, view: NameView, now: float) -> Answer:
+    """Follow the CNAME chain from the asked name through a response; keep the addresses at its end that may be used. Pure."""
+    by_owner: dict[tuple[bytes, int], list[Record]] = {}
+    for record in response.answers:
+        by_owner.setdefault((record.name, record.type), []).append(record)
+    chain: list[Record] = []
+    owner = name
+    while (owner, kind) not in by_owner and (owner, wire.CNAME) in by_owner and len(chain) < _LONGEST_CHAIN:
+        link = by_owner[owner, wire.CNAME][0]
+        chain.append(link)
+        owner = link.data
+    found = by_owner.get((owner, kind), [])
+    addresses = list(dict.fromkeys(ip_address(record.data) for record in found))
+    reasons = {address: view.refuses(address) for address in addresses}
+    usable = tuple(a for a in addresses if reasons[a] is None)[:_MOST_ADDRESSES]
+    ttls = [record.ttl for record in (*chain, *found)]
+    if usable:
+        ttl = lifetimes.client_ttl(min(ttls))
+    else:
+        ttl = min(
+            [*ttls, lifetimes.NEGATIVE if response.negative_ttl is None else response.negative_ttl, lifetimes.NEGATIVE]
+        )
+    rcode = wire.NXDOMAIN if response.rcode == wire.NXDOMAIN and not found else wire.NOERROR
+    stripped = tuple(reason for reason in reasons.values() if reason is not None)
+    return Answer(rcode, tuple(chain), usable, stripped, ttl, now + ttl)
+
+
+def _limit(query: Query) -> int:
+    """Bytes of a UDP reply that the client takes and no link fragments."""
+    return min(max(query.payload or wire.PLAIN_PAYLOAD, wire.PLAIN_PAYLOAD), wire.UDP_PAYLOAD)

@@ -1,0 +1,104 @@
+"""Which addresses the kernel has been told, for which names, and until when. Pure; times are `Clock.monotonic` seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from netpolicy.dns.view import NameView
+from netpolicy.flow import Address
+from netpolicy.ruleset import Learned
+from netpolicy.services import Service
+
+#: A renewal that would gain less than this is left out, so that repeated questions cost the kernel nothing.
+_WORTHWHILE = 1.0
+
+
+class LearnedTable:
+    """The gate's own account of the kernel's learned elements.
+
+    One address may be learned for several names with different lifetimes, while the kernel has one element for each address and
+    service: an element's lifetime is the longest that any name asked for, and is never shortened.
+    """
+
+    def __init__(self) -> None:
+        self._elements: dict[tuple[Address, Service], float] = {}
+        self._names: dict[tuple[str, Address], float] = {}
+        self._prune_at = 1024
+
+    def due(
+        self,
+        name: str,
+        addresses: Iterable[Address],
+        services: Iterable[Service],
+        *,
+        seconds: float,
+        needed: float,
+        now: float,
+    ) -> list[Learned]:
+        """What the kernel must be told before an answer with these addresses may leave; empty if nothing.
+
+        Args:
+            name: The name that was asked for.
+            addresses: The answer's addresses.
+            services: The name's services.
+            seconds: Lifetime of what is inserted now.
+            needed: Seconds that an element must have left for it to do as it is.
+            now: The time.
+        """
+        found: list[Learned] = []
+        services = tuple(services)
+        for address in addresses:
+            late = [s for s in services if self._elements.get((address, s), now) < now + needed - _WORTHWHILE]
+            lifetimes: dict[float, list[Service]] = {}
+            for service in late:
+                left = self._elements.get((address, service), now) - now
+                lifetimes.setdefault(max(seconds, left), []).append(service)
+            found += [Learned(name, address, tuple(group), life) for life, group in lifetimes.items()]
+        return found
+
+    def record(self, entries: Iterable[Learned], now: float) -> None:
+        """The kernel has acknowledged these."""
+        for entry in entries:
+            until = now + entry.seconds
+            for service in entry.services:
+                self._elements[entry.address, service] = until
+            self._claim(entry.name, entry.address, until)
+        if len(self._elements) > self._prune_at:
+            self._prune(now)
+
+    def claim(
+        self, name: str, addresses: Iterable[Address], services: Iterable[Service], *, seconds: float, now: float
+    ) -> None:
+        """The name was answered with these addresses too, which the kernel had already."""
+        services = tuple(services)
+        for address in addresses:
+            ends = [self._elements.get((address, service), now) for service in services]
+            self._claim(name, address, min(now + seconds, *ends))
+
+    def entries(self, view: NameView, now: float) -> list[Learned]:
+        """What is in force, by name and address, with the seconds left."""
+        return [
+            Learned(name, address, services, until - now)
+            for (name, address), until in sorted(self._names.items(), key=lambda item: (item[0][0], int(item[0][1])))
+            if until > now and (services := view.services_of(name))
+        ]
+
+    def carry_over(self, view: NameView, now: float) -> list[Learned]:
+        """Begin again under another ruleset: the addresses of names that it still allows, to be told to the kernel anew."""
+        kept = self.entries(view, now)
+        self._elements.clear()
+        self._names.clear()
+        return kept
+
+    def addresses(self, now: float) -> int:
+        """How many addresses are in force."""
+        return len({address for (_name, address), until in self._names.items() if until > now})
+
+    def _claim(self, name: str, address: Address, until: float) -> None:
+        key = (name, address)
+        self._names[key] = max(until, self._names.get(key, until))
+
+    def _prune(self, now: float) -> None:
+        self._elements = {key: until for key, until in self._elements.items() if until > now}
+        self._names = {key: until for key, until in self._names.items() if until > now}
+        self._prune_at = max(1024, 2 * len(self._elements))
