@@ -196,6 +196,7 @@ class Journal:
                 if database.execute("pragma user_version").fetchone() == (0,):
                     self._prepare(database)
                 with database:
+                    database.execute("begin immediate")
                     yield database
         except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from error
@@ -204,7 +205,7 @@ class Journal:
         # Changing the journal's mode does not wait for others as statements do, so only one may be at it.
         with (self.folder / "instances.lock").open("w") as guard:
             fcntl.flock(guard, fcntl.LOCK_EX)
-            database.executescript(f"pragma journal_mode=wal; begin; {_SCHEMA} commit;")
+            database.executescript(f"pragma journal_mode=wal; begin immediate; {_SCHEMA} commit;")
 
     def _unusable(self, error: Exception) -> UserError:
         return UserError(
