@@ -1,1 +1,59 @@
-"""An egress firewall: allowlists of names and ranges in, verdicts and packets out. Knows no Docker and no MCP."""
+"""An egress firewall: allowlists of names and ranges in, verdicts and packets out. Knows no Docker and no MCP.
+
+The surface for programs; everything is loaded when it is first used:
+
+    policy = netpolicy.load(Path(".cspace.json"))
+    ruleset = netpolicy.compile_policy(policy)
+    verdict = netpolicy.decide(ruleset, netpolicy.parse_flow("github.com:443"))
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# Not lazy: a module and its function share this name, and whoever imports the module would hide the function.
+from netpolicy.decide import decide
+
+if TYPE_CHECKING:
+    from netpolicy.compile import compile_policy as compile_policy
+    from netpolicy.errors import UserError as UserError
+    from netpolicy.flow import Flow as Flow
+    from netpolicy.flow import Verdict as Verdict
+    from netpolicy.policy import Policy as Policy
+    from netpolicy.policy import load as load
+    from netpolicy.policy import parse_flow as parse_flow
+    from netpolicy.ruleset import Ruleset as Ruleset
+
+_HOME = {
+    "Flow": "netpolicy.flow",
+    "Policy": "netpolicy.policy",
+    "Ruleset": "netpolicy.ruleset",
+    "UserError": "netpolicy.errors",
+    "Verdict": "netpolicy.flow",
+    "compile_policy": "netpolicy.compile",
+    "load": "netpolicy.policy",
+    "parse_flow": "netpolicy.policy",
+}
+
+__all__ = [
+    "Flow",
+    "Policy",
+    "Ruleset",
+    "UserError",
+    "Verdict",
+    "compile_policy",
+    "decide",
+    "load",
+    "parse_flow",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'netpolicy' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -11,29 +11,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Any, Literal
 
 from netpolicy.flow import Address, Origin
+from netpolicy.prefixes import Prefixes
+from netpolicy.services import Service, elements, merged
 
 Network = IPv4Network | IPv6Network
 Mode = Literal["enforce", "off"]
 
 #: The wire format's version; a gate refuses another one.
 FORMAT = 1
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Service:
-    """A protocol with an inclusive range of destination ports; both ports are 0 for protocols without ports."""
-
-    protocol: int
-    first: int = 0
-    last: int = 0
-
-    def covers(self, protocol: int, port: int | None) -> bool:
-        """Whether a flow with this protocol and port is inside."""
-        return protocol == self.protocol and self.first <= (port or 0) <= self.last
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +92,37 @@ class Ruleset:
             found[rule.name] = (*found.get(rule.name, ()), rule)
         return found
 
+    @cached_property
+    def by_prefix(self) -> Prefixes[RangeRule]:
+        """The range rules, for finding those around an address."""
+        index: Prefixes[RangeRule] = Prefixes()
+        for rule in self.ranges:
+            index.add(rule.network, rule)
+        return index
+
     def services_of(self, name: str) -> tuple[Service, ...]:
         """The services of an allowed name, merged over its rules, sorted; empty where the name is not allowed."""
-        return tuple(sorted({s for rule in self.by_name.get(name, ()) for s in rule.services}))
+        return merged(s for rule in self.by_name.get(name, ()) for s in rule.services)
 
     def _meaning(self) -> dict[str, Any]:
+        """What the rules open, in the one form that all rulesets which open the same have."""
         return {
             "format": FORMAT,
             "mode": self.mode,
-            "names": sorted([r.name, [_service(s) for s in sorted(r.services)]] for r in self.names),
-            "ranges": sorted([str(r.network), [_service(s) for s in sorted(r.services)]] for r in self.ranges),
-            "host": sorted(_service(r.service) for r in self.host),
+            "names": [[name, [_service(s) for s in self.services_of(name)]] for name in sorted(self.by_name)],
+            "ranges": self._ranges(),
+            "host": [_service(s) for s in merged(r.service for r in self.host)],
         }
+
+    def _ranges(self) -> list[Any]:
+        """For each network the services it opens, where networks are as few and as wide as they can be for each service."""
+        found: dict[Network, list[Service]] = {}
+        for service in elements(s for rule in self.ranges for s in rule.services):
+            inside = {r.network for r in self.ranges if any(s.contains(service) for s in r.services)}
+            for version in (IPv4Network, IPv6Network):
+                for network in collapse_addresses(n for n in inside if isinstance(n, version)):
+                    found.setdefault(network, []).append(service)
+        return sorted([str(network), [_service(s) for s in merged(found[network])]] for network in found)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON document that `from_json` reads back as an equal object."""

@@ -1,0 +1,88 @@
+"""Reading a JSON file, with problems instead of exceptions, and finding the project that a directory belongs to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from netpolicy.policy.problems import Problem, Refused, shown
+
+#: Committed with a project; its `firewall` object is the policy.
+COMMITTED = ".cspace.json"
+#: A person's own beside it, laid over it.
+LOCAL = ".cspace.local.json"
+#: A policy is a page or two; a file beyond this is something else.
+LARGEST_BYTES = 4 << 20
+
+
+def find(start: Path) -> Path | None:
+    """The nearest directory from `start` upwards that holds a project's configuration, up to its git repository's top."""
+    for folder in (start, *start.parents):
+        if (folder / COMMITTED).is_file() or (folder / LOCAL).is_file():
+            return folder
+        if (folder / ".git").exists():
+            return None
+    return None
+
+
+def read_json(path: Path, file: str, problems: list[Problem]) -> Mapping[str, Any] | None:
+    """The object in a JSON file; None where there is none, which is then noted."""
+    try:
+        return _read(path)
+    except OSError as error:
+        message = f"cannot be read: {error.strerror or error}"
+    except json.JSONDecodeError as error:
+        message = f"line {error.lineno}, column {error.colno}: {_plain(error.msg)}"
+    except UnicodeDecodeError as error:
+        message = f"byte {error.start + 1} is not UTF-8"
+    except RecursionError:
+        message = "is nested too deeply"
+    except Refused as refusal:
+        message = str(refusal)
+    except ValueError as error:
+        message = f"cannot be read: {error}"
+    problems.append(Problem(file, "", None, message))
+    return None
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    with path.open("rb") as stream:
+        data = stream.read(LARGEST_BYTES + 1)
+    if len(data) > LARGEST_BYTES:
+        raise Refused(f"is larger than {LARGEST_BYTES >> 20} MiB; that is no policy")
+    document = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_once)
+    if not isinstance(document, dict):
+        raise Refused("the whole file must be one JSON object, {...}")
+    return document
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`: objects merge key by key, everything else replaces."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        result[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise Refused(f"the key {shown(key)} is written twice in one object")
+        result[key] = value
+    return result
+
+
+def _plain(message: str) -> str:
+    """The decoder's message, with the cause that people usually have."""
+    causes = {
+        "Expecting property name enclosed in double quotes": "expected a key in double quotes "
+        "(a comma after the last entry, a comment, or single quotes?)",
+        "Expecting value": "expected a value (a comma after the last entry, or nothing at all?)",
+        "Illegal trailing comma before end of object": "there is a comma after the last entry",
+        "Illegal trailing comma before end of array": "there is a comma after the last entry",
+    }
+    return causes.get(message, message[:1].lower() + message[1:])
