@@ -1,0 +1,163 @@
+"""The shape of the configuration. Every key has an effect; what it is, docs/config.md says in the same words.
+
+Messages of the checks here complete the sentence ``FILE: KEY = VALUE: ...``.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from netpolicy.errors import UserError
+from sidecars import names
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)([kmgt]?)b?", re.IGNORECASE)
+_PREFIX = re.compile(r"[a-z][a-z0-9]{0,5}-")
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+#: Docker refuses less than this.
+_LEAST_MEMORY = 6 << 20
+
+
+def _wrong(message: str) -> PydanticCustomError:
+    # Braces would be read as fields of a template.
+    return PydanticCustomError("cspace", "{text}", {"text": message})
+
+
+def _project_name(value: str) -> str:
+    try:
+        valid = names.project(value)
+    except UserError:
+        valid = "my-project"
+    if valid != value:
+        raise _wrong(f"must be at most {names.LONGEST} lower-case letters, digits and dashes, e.g. {valid!r}")
+    return value
+
+
+def _environment(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    for name, text in value.items():
+        if not _VARIABLE.fullmatch(name):
+            raise _wrong(f"{name!r} is not a variable's name: letters, digits and underscores, no digit first")
+        if isinstance(text, bool) or not isinstance(text, str | int | float):
+            raise _wrong(f"the value of {name} must be a string or a number")
+    return {name: str(text) for name, text in value.items()}
+
+
+def _memory(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        size = value
+    elif isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+        size = int(float(match[1]) * _UNITS[match[2].lower()])
+    else:
+        raise _wrong("must be a size such as '4g' or '512m' (k, m, g, t: powers of 1024)")
+    if size < _LEAST_MEMORY:
+        raise _wrong("must be at least 6m")
+    return size
+
+
+def _networks(value: Any) -> Any:
+    rows = [value] if isinstance(value, str) else value
+    if not isinstance(rows, list) or not rows:
+        raise _wrong("must be a list of networks, e.g. ['10.213.0.0/16', 'fd5c:ace0::/48']")
+    found: list[IPv4Network | IPv6Network] = []
+    for row in rows:
+        try:
+            network = ip_network(row)
+        except ValueError as error:
+            raise _wrong(f"{row!r} is not a network: {error}") from error
+        if network.prefixlen > (28 if network.version == 4 else 64):
+            raise _wrong(f"{row} is too small: an instance takes a /28 (IPv4) and a /64 (IPv6) of the pool")
+        if any(known.version == network.version for known in found):
+            raise _wrong("holds two networks of one family; give at most one IPv4 and one IPv6 network")
+        found.append(network)
+    return tuple(found)
+
+
+def _upstreams(value: Any) -> Any:
+    rows = [value] if isinstance(value, str) else value
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, str) for row in rows):
+        raise _wrong("must be a list of resolvers, e.g. ['9.9.9.9', '[2620:fe::fe]:53']")
+    for row in rows:
+        host, port = _split(row)
+        try:
+            ip_address(host)
+        except ValueError as error:
+            raise _wrong(
+                f"{row!r} is not an address or address:port (a name cannot be asked before there is DNS)"
+            ) from error
+        if not port.isdigit() or not 1 <= int(port) <= 65535:
+            raise _wrong(f"{row!r}: a port is a number from 1 to 65535")
+    return tuple(rows)
+
+
+def _split(text: str) -> tuple[str, str]:
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        return host, rest.removeprefix(":") or "53"
+    if text.count(":") == 1:
+        host, _, port = text.partition(":")
+        return host, port
+    return text, "53"
+
+
+def _prefix(value: str) -> str:
+    if not _PREFIX.fullmatch(value):
+        raise _wrong("must be 1 to 6 lower-case letters and digits, a letter first, then a dash, e.g. 'csp-'")
+    return value
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ProjectSection(_Section):
+    """`project`."""
+
+    name: Annotated[str, AfterValidator(_project_name)] | None = Field(
+        default=None, description="The project's name in lists, labels and networks. Default: the directory's name."
+    )
+
+
+class Container(_Section):
+    """`container`: the instance's container."""
+
+    environment: Annotated[dict[str, str], BeforeValidator(_environment)] = Field(
+        default_factory=dict, description="Variables set for every process in the instance."
+    )
+    memory: Annotated[int, BeforeValidator(_memory)] | None = Field(
+        default=None, description="The most memory it may use, e.g. '4g'. Default: no limit of its own."
+    )
+    cpus: Annotated[float, Field(gt=0, le=1024)] | None = Field(
+        default=None, description="The most processors it may use, e.g. 1.5. Default: no limit of its own."
+    )
+    pids: Annotated[int, Field(ge=16)] | None = Field(
+        default=None, description="The most processes and threads it may have. Default: the engine's."
+    )
+
+
+class Gate(_Section):
+    """`gate`: what all instances of a Docker host share."""
+
+    pool: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)] | None = Field(
+        default=None, description="Where instances' networks are cut from. Default: 10.213.0.0/16 and fd5c:ace0::/48."
+    )
+    prefix: Annotated[str, AfterValidator(_prefix)] | None = Field(
+        default=None, description="How the names of instances' bridge interfaces begin. Default: 'csp-'."
+    )
+    upstream: Annotated[tuple[str, ...], BeforeValidator(_upstreams)] | None = Field(
+        default=None, description="The resolvers that allowed names are looked up with. Default: the host's."
+    )
+
+
+class Document(_Section):
+    """The whole file but `firewall`, which `netpolicy.policy` reads."""
+
+    project: ProjectSection = ProjectSection()
+    container: Container = Container()
+    gate: Gate = Gate()

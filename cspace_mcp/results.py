@@ -1,0 +1,182 @@
+"""What the service answers: the same models are printed by ``--json`` and returned by the MCP tools.
+
+Everything a reader needs is in the model, because Claude Code shows a model's JSON and drops the text beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+#: `creating` to `stopping` are the phases of ARCHITECTURE 13; `ready`, `degraded` and `failed` last.
+State = Literal["creating", "locked", "starting", "verifying", "ready", "degraded", "failed", "stopping"]
+
+
+class Result(BaseModel):
+    """Base of every answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Probe(Result):
+    """One connection that was tried for real."""
+
+    target: str
+    outcome: str
+    """``reached``, ``refused``, ``dns-denied``, ``timeout``, ..."""
+    milliseconds: float | None = None
+    detail: str | None = None
+
+
+class Verification(Result):
+    """What was tried after the policy was applied."""
+
+    state: Literal["verified", "degraded", "breached"]
+    blocked: list[Probe] = []
+    """Targets that must not be reachable from inside."""
+    allowed: list[Probe] = []
+    """Targets that must be."""
+    reasons: list[str] = []
+
+
+class Firewall(Result):
+    """The rule around an instance, in one line's worth of facts."""
+
+    state: Literal["locked", "enforced", "off", "unknown"]
+    """``off`` means that everything may leave; ``locked`` that nothing may."""
+    policy: str = ""
+    ruleset: str = ""
+    names: int = 0
+    ranges: int = 0
+    refused: int = 0
+    """Packets refused so far."""
+    unresolved: list[str] = []
+    """Allowed names that do not resolve now; they stay closed until they do."""
+
+
+class Instance(Result):
+    """One instance."""
+
+    name: str
+    project: str
+    state: State
+    reasons: list[str] = []
+    """Why it is not simply ready."""
+    branch: str = ""
+    firewall: Firewall
+    verification: Verification | None = None
+    subnets: list[str] = []
+    container: str = ""
+    created: str = ""
+    """RFC 3339, UTC."""
+
+
+class Unsaved(Result):
+    """Work that exists only inside an instance."""
+
+    files: list[str] = []
+    """Paths with uncommitted changes."""
+    commits: list[str] = []
+    """Commits that are on no remote and not in the checkout it was made from, as ``abc1234 subject``."""
+    unknown: str | None = None
+    """Why it could not be found out, where it could not."""
+
+    def __bool__(self) -> bool:
+        return bool(self.files or self.commits or self.unknown)
+
+    def sentence(self) -> str:
+        """For people: how much there is, with the first few by name."""
+        parts = (
+            [_some(self.files, "file with uncommitted changes", "files with uncommitted changes")] if self.files else []
+        )
+        parts += [_some(self.commits, "unpushed commit", "unpushed commits")] if self.commits else []
+        parts += [f"unsaved work cannot be ruled out ({self.unknown})"] if self.unknown else []
+        return "; ".join(parts)
+
+
+def _some(rows: list[str], one: str, many: str) -> str:
+    shown = ", ".join(rows[:5]) + (", …" if len(rows) > 5 else "")
+    return f"{len(rows)} {one if len(rows) == 1 else many} ({shown})"
+
+
+class Destruction(Result):
+    """What `down` removed."""
+
+    name: str
+    project: str
+    removed: list[str] = []
+    """Containers, networks and volumes, by name."""
+    lost: Unsaved | None = None
+    """Unsaved work that went with it, on demand."""
+
+
+class Execution(Result):
+    """A command that has ended in an instance."""
+
+    exit_status: int
+    """Its own; 124 when it was stopped at the time limit."""
+    stdout: str = ""
+    stderr: str = ""
+    seconds: float = 0
+    timed_out: bool = False
+    truncated: bool = False
+    """The middle of the output was left out above."""
+    full_output: str | None = None
+    """Where the whole output lies inside the instance, when it was truncated: a file for sed, grep or tail."""
+
+
+class Rule(Result):
+    """One allowed target, with where it was written."""
+
+    target: str
+    """``name:ports/protocol``, in the language of the policy."""
+    source: str
+    key: str
+    reason: str | None = None
+
+
+class FirewallView(Result):
+    """A policy in full: of an instance, or the one that a new instance would get."""
+
+    instance: str | None
+    firewall: Firewall
+    rules: list[Rule] = []
+    host_access: list[str] = []
+    warnings: list[str] = []
+
+
+class Judgement(Result):
+    """What would happen to one connection."""
+
+    target: str
+    allowed: bool
+    layer: str
+    """Where it is decided: ``dns``, ``address``, ``port``, ``protocol``, ``local``, ``off``."""
+    identity: str
+    """How sure the rule is of who answers: ``ip`` (other tenants of the address too) or ``none``."""
+    explanation: str
+    rule: str | None = None
+    """The rule that allows it, or the nearest one."""
+    suggestion: str | None = None
+    """What to add to ``firewall.allow`` so that exactly this passes."""
+
+
+class Check(Result):
+    """One line of `doctor`."""
+
+    name: str
+    state: Literal["ok", "warning", "failed"]
+    message: str
+    hint: str | None = None
+
+
+class Diagnosis(Result):
+    """What `doctor` found."""
+
+    checks: list[Check] = Field(default_factory=list)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing failed; warnings are healthy."""
+        return all(check.state != "failed" for check in self.checks)
