@@ -30,11 +30,10 @@ class Links:
 
     def __init__(self, namespace: Namespace = None) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="links")
-        try:
-            self._route = self._thread.submit(self._open, namespace).result()
-        except BaseException:
-            self._thread.shutdown(wait=False)
-            raise
+        opening = self._thread.submit(self._open, namespace)
+        if opening.exception() is not None:
+            self._thread.shutdown()
+        self._route = opening.result()
 
     @staticmethod
     def _open(namespace: Namespace) -> Any:
@@ -111,10 +110,18 @@ class Links:
             **flags,
         )
 
-    def route(self, destination: str, *, via: str | None = None, interface: str | None = None) -> None:
-        """Add or replace a route, e.g. ``0.0.0.0/0`` or ``::/0`` via an address or out of an interface."""
+    def route(
+        self, destination: str, *, via: str | None = None, interface: str | None = None, kind: str = "unicast"
+    ) -> None:
+        """Add or replace a route, e.g. ``0.0.0.0/0`` or ``::/0`` via an address or out of an interface.
+
+        A route of kind ``local`` out of the loopback makes every address of the destination the namespace's own.
+        """
         network = ip_network(destination)
         request: dict[str, Any] = {"dst": str(network), "family": 2 if network.version == 4 else 10}
+        if kind != "unicast":
+            scope = 254 if network.version == 4 else 0  # RT_SCOPE_HOST, as the kernel demands of IPv4
+            request |= {"type": kind, "scope": scope}
         if via is not None:
             request["gateway"] = via
         if interface is not None:

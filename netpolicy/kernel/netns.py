@@ -11,9 +11,8 @@ import ctypes
 import errno
 import os
 import socket
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -124,11 +123,13 @@ def create(name: str) -> None:
         own = b"/proc/thread-self/ns/net"
         _check(_libc.mount(own, os.fsencode(path), b"none", _MS_BIND, None), f"mount network namespace {name}")
 
+    made = False
     try:
         _in_thread(unshare_and_bind)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+        made = True
+    finally:
+        if not made:
+            path.unlink(missing_ok=True)
 
 
 def anonymous() -> int:
@@ -176,16 +177,8 @@ def set_sysctl(namespace: Namespace, key: str, value: str | int) -> None:
 
 
 def _in_thread(function: Callable[[], R]) -> R:
-    outcome: Future[R] = Future()
-
-    def body() -> None:
-        try:
-            outcome.set_result(function())
-        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread as it is
-            outcome.set_exception(error)
-
-    threading.Thread(target=body, name="netns", daemon=True).start()
-    return outcome.result()
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="netns") as thread:
+        return thread.submit(function).result()
 
 
 def _share_directory() -> None:

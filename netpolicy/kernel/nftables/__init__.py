@@ -1,1 +1,9 @@
-"""nf_tables over raw netlink."""
+"""The nftables enforcer: one table ``inet netpolicy``, written over raw netlink, changed only in place.
+
+`NftablesEnforcer` is the way in. The other modules turn values into messages (`layout`, `chains`, `ranges`, `learning` over
+`messages` and `expressions`), read them back (`reading`) and cut connections (`flows`). docs/enforcement.md says why.
+"""
+
+from netpolicy.kernel.nftables.enforcer import NftablesEnforcer
+
+__all__ = ["NftablesEnforcer"]

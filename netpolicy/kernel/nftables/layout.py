@@ -1,0 +1,88 @@
+"""The table that all attachments share: base chains, dispatch by interface, and the lock for interfaces with our prefix.
+
+::
+
+    forward      iifname -> out_ID, oifname -> in_ID, else "<prefix>*": refused
+    input        iifname -> host_ID,                  else "<prefix>*": refused
+    prerouting   iifname -> dns_ID
+    postrouting  iifname -> nat_ID
+
+The maps find an attachment's chain in one step, however many there are, and their chains never come back. So what reaches
+the rules for the prefix has no attachment. Packets of other interfaces pass untouched (policy accept), and what we accept
+still meets the chains of others: priority -1 is before theirs, and an accept ends only our own chain.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from netpolicy.kernel.netlink import Message
+from netpolicy.kernel.nftables import expressions as e
+from netpolicy.kernel.nftables.expressions import Meta, State
+from netpolicy.kernel.nftables.messages import Hook, SetFlag, Table, Type
+
+FILTER_PRIORITY: Final = -1
+#: Before Docker's (-100 and 100), so that the first translation of a connection is ours.
+DNS_PRIORITY: Final = -110
+NAT_PRIORITY: Final = 90
+
+#: Map of interface names -> prefix of the names of the chains it leads to.
+MAPS: Final = {"outbound": "out_", "inbound": "in_", "to_host": "host_", "dns": "dns_", "source_nat": "nat_"}
+
+ICMP: Final = 1
+TCP: Final = 6
+UDP: Final = 17
+ICMPV6: Final = 58
+#: Router and neighbour discovery of the workload: solicitation and advertisement of neighbours (RFC 4861).
+_NEIGHBOURS: Final = (135, 136)
+
+
+def install(table: Table, prefix: str | None) -> list[Message]:
+    """The messages that make all of it, or put the shared rules in order where it exists."""
+    messages = [
+        table.add(),
+        table.add_base_chain("forward", Hook.FORWARD, FILTER_PRIORITY),
+        table.add_base_chain("input", Hook.INPUT, FILTER_PRIORITY),
+        table.add_base_chain("prerouting", Hook.PREROUTING, DNS_PRIORITY, "nat"),
+        table.add_base_chain("postrouting", Hook.POSTROUTING, NAT_PRIORITY, "nat"),
+    ]
+    shared = ("refuse", "pass", "neighbours")
+    messages += [table.add_chain(name) for name in shared]
+    messages += [table.add_set(name, SetFlag.MAP, Type.IFNAME, 16, verdicts=True) for name in MAPS]
+    messages += [table.flush(name) for name in ("forward", "input", "prerouting", "postrouting", *shared)]
+
+    def add(chain: str, *expressions: bytes | tuple[bytes, ...], comment: str = "") -> None:
+        messages.append(table.add_rule(chain, *expressions, comment=comment))
+
+    lock = "no policy attached: refused"
+    add("forward", e.meta(Meta.IIFNAME), e.dispatch("outbound"))
+    add("forward", e.meta(Meta.OIFNAME), e.dispatch("inbound"))
+    add("input", e.meta(Meta.IIFNAME), e.dispatch("to_host"))
+    if prefix is not None:
+        add("forward", e.interface_begins(Meta.IIFNAME, prefix), e.goto("refuse"), comment=lock)
+        add("forward", e.interface_begins(Meta.OIFNAME, prefix), e.goto("refuse"), comment=lock)
+        add("input", e.interface_begins(Meta.IIFNAME, prefix), e.goto("neighbours"), comment=lock)
+    add("prerouting", e.meta(Meta.IIFNAME), e.dispatch("dns"))
+    add("postrouting", e.meta(Meta.IIFNAME), e.dispatch("source_nat"))
+
+    add("refuse", e.protocol_is(TCP), e.reset())
+    add("refuse", e.prohibit())
+
+    # What an attachment's policy allows: not into another attachment, and only what a connection can be tracked for
+    # (an invalid packet would leave without source NAT).
+    add("pass", e.meta(Meta.OIFNAME), e.dispatch("inbound"))
+    if prefix is not None:
+        add("pass", e.interface_begins(Meta.OIFNAME, prefix), e.goto("refuse"))
+    add("pass", e.state(State.NEW, State.UNTRACKED), e.accept())
+    add("pass", e.drop())
+
+    # Without neighbour discovery not even a refusal would reach a workload with IPv6.
+    for kind in _NEIGHBOURS:
+        add("neighbours", icmpv6_type(kind), e.accept())
+    add("neighbours", e.goto("refuse"))
+    return messages
+
+
+def icmpv6_type(kind: int) -> tuple[bytes, ...]:
+    """ICMPv6 of one type."""
+    return *e.family_is(6), *e.protocol_is(ICMPV6), e.payload(2, 0, 1), e.compare(bytes([kind]))

@@ -1,0 +1,174 @@
+"""Learned addresses as elements with a lifetime, and which of them a new ruleset keeps.
+
+Single ports of all names share one hash set per family with the key ``address . protocol . port``: one lookup for any
+number of names. A span of ports (``name:8000-8010``, ``name:*``) has a hash set of addresses of its own, looked into by a
+rule that compares the ports first; so has a protocol without ports. (An interval set of the whole key would be copied by the kernel for each new element.)
+Every element carries the names it was learned for as its comment, so a restarted gate knows them again.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from netpolicy.flow import PORTED, Address
+from netpolicy.kernel import attributes as a
+from netpolicy.kernel.netlink import Message
+from netpolicy.kernel.nftables.messages import SetFlag, Table, Type, comment_of, concat, element, userdata
+from netpolicy.ruleset import Ruleset
+from netpolicy.services import Service
+
+#: More learned addresses than this at once are refused: nobody's resolver may eat the host's memory.
+LIMIT = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where a service of a name is looked up: a set of one attachment and family."""
+
+    version: int
+    service: Service | None
+    """The span of ports (or the protocol without ports) the set is for; None: the set of single ports."""
+
+    def name(self, attachment_id: str) -> str:
+        """The set's name, e.g. ``n4_ab12`` or ``w4_ab12_6_8000_8010``."""
+        if self.service is None:
+            return f"n{self.version}_{attachment_id}"
+        s = self.service
+        return f"w{self.version}_{attachment_id}_{s.protocol}_{s.first}_{s.last}"
+
+    def add(self, table: Table, attachment_id: str) -> Message:
+        """The message that makes the set."""
+        address, size = (Type.IPV4, 4) if self.version == 4 else (Type.IPV6, 16)
+        if self.service is None:
+            key, size = concat(address, Type.PROTOCOL, Type.SERVICE), size + 8
+        else:
+            key = int(address)
+        return table.add_set(self.name(attachment_id), SetFlag.TIMEOUT, key, size, limit=LIMIT)
+
+    @classmethod
+    def of(cls, version: int, service: Service) -> Slot:
+        """The set in which a service of a name is looked up."""
+        return cls(version, None if _single(service) else service)
+
+    @classmethod
+    def parse(cls, name: str, attachment_id: str) -> Slot | None:
+        """Read a set's name; None where it is not one of this attachment's."""
+        for version in (4, 6):
+            if name == f"n{version}_{attachment_id}":
+                return cls(version, None)
+            prefix = f"w{version}_{attachment_id}_"
+            if name.startswith(prefix):
+                protocol, first, last = (int(part) for part in name.removeprefix(prefix).split("_"))
+                return cls(version, Service(protocol, first, last))
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One learned element: an address with one service."""
+
+    address: Address
+    service: Service
+
+    @property
+    def slot(self) -> Slot:
+        """The set it is in."""
+        return Slot.of(self.address.version, self.service)
+
+    @property
+    def key(self) -> bytes:
+        """Its key there."""
+        if self.slot.service is not None:
+            return self.address.packed
+        return self.address.packed + struct.pack(">BxxxHxx", self.service.protocol, self.service.first)
+
+    def element(self, seconds: float, names: Iterable[str]) -> bytes:
+        """The element, with its lifetime and the names it is for."""
+        lifetime = a.be64(4, max(int(seconds * 1000), 1))
+        return element(self.key, lifetime, a.attr(6, userdata(" ".join(sorted(names)))))
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """What the kernel says of a learned element."""
+
+    seconds: float
+    names: frozenset[str]
+
+
+def slots(ruleset: Ruleset) -> tuple[Slot, ...]:
+    """All sets that the names of a ruleset need, in a stable order; the sets of single ports always exist."""
+    spans = sorted(s for s in _services(ruleset) if not _single(s))
+    return tuple(Slot(version, service) for version in (4, 6) for service in (None, *spans))
+
+
+def single_protocols(ruleset: Ruleset) -> tuple[int, ...]:
+    """The protocols with which names are allowed at single ports."""
+    return tuple(sorted({s.protocol for s in _services(ruleset) if _single(s)}))
+
+
+def _services(ruleset: Ruleset) -> set[Service]:
+    return {service for name in ruleset.by_name for service in ruleset.services_of(name)}
+
+
+def has_port(service: Service) -> bool:
+    """Whether the service's packets carry a port to compare."""
+    return service.protocol in PORTED
+
+
+def _single(service: Service) -> bool:
+    return has_port(service) and service.first == service.last
+
+
+def read(slot: Slot, elements: Iterable[Mapping[int, memoryview]]) -> dict[Entry, Alive]:
+    """The entries in a listing of a slot's set."""
+    found: dict[Entry, Alive] = {}
+    width = 4 if slot.version == 4 else 16
+    for one in elements:
+        key = bytes(a.table(one[1])[1])
+        service = slot.service
+        if service is None:
+            protocol, port = struct.unpack_from(">BxxxH", key, width)
+            service = Service(protocol, port, port)
+        left = a.number(one[5]) if 5 in one else 0
+        names = frozenset(comment_of(one.get(6)).split())
+        found[Entry(ip_address(key[:width]), service)] = Alive(left / 1000, names)
+    return found
+
+
+def refreshed(table: Table, attachment_id: str, entries: Mapping[Entry, Alive]) -> list[Message]:
+    """Insert entries, or give those that exist a new lifetime and new names.
+
+    Kernels before 6.12 leave the lifetime of an element that is added again; add, delete, add works on all of them.
+    """
+    by_slot: dict[Slot, list[tuple[Entry, Alive]]] = {}
+    for entry, alive in entries.items():
+        by_slot.setdefault(entry.slot, []).append((entry, alive))
+    messages: list[Message] = []
+    for slot, group in by_slot.items():
+        name = slot.name(attachment_id)
+        packed = [entry.element(alive.seconds, alive.names) for entry, alive in group]
+        messages += table.add_elements(name, packed)
+        messages += table.delete_elements(name, [element(entry.key) for entry, _ in group])
+        messages += table.add_elements(name, packed)
+    return messages
+
+
+def kept(ruleset: Ruleset, alive: Mapping[Entry, Alive]) -> dict[Entry, Alive]:
+    """What a new ruleset makes of the entries in force: each address keeps exactly the services its names still have."""
+    names: dict[Address, set[str]] = {}
+    seconds: dict[Address, float] = {}
+    for entry, state in alive.items():
+        names.setdefault(entry.address, set()).update(state.names)
+        seconds[entry.address] = max(seconds.get(entry.address, 0.0), state.seconds)
+    found: dict[Entry, Alive] = {}
+    for address, candidates in names.items():
+        for name in sorted(candidates):
+            for service in ruleset.services_of(name):
+                entry = Entry(address, service)
+                before = found[entry].names if entry in found else frozenset()
+                found[entry] = Alive(seconds[address], before | {name})
+    return found

@@ -1,0 +1,104 @@
+"""What the kernel holds of our table: listings over netlink, as plain values."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from netpolicy.kernel import attributes as a
+from netpolicy.kernel.netlink import KernelError, Message, Netlink
+from netpolicy.kernel.nftables import learning
+from netpolicy.kernel.nftables.messages import Op, Table, comment_of
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A named counter."""
+
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Asks for what is in the table. A table that does not exist has nothing in it."""
+
+    link: Netlink
+    table: Table
+
+    def chains(self) -> list[str]:
+        """The names of all chains."""
+        rows = self._dump(self.table.question(Op.GETCHAIN, "list chains"))
+        return [a.string(row[3]) for row in rows if self._ours(row)]
+
+    def sets(self) -> list[str]:
+        """The names of all sets and maps."""
+        return [a.string(row[2]) for row in self._dump(self.table.question(Op.GETSET, "list sets")) if self._ours(row)]
+
+    def has_set(self, name: str) -> bool:
+        """Whether a set exists."""
+        return self.link.get(self.table.question(Op.GETSET, f"look up set {name}", set_name=name)) is not None
+
+    def comments(self, chain: str) -> list[str]:
+        """The comments of a chain's rules, in order; empty strings for rules without."""
+        rows = self._dump(self.table.question(Op.GETRULE, f"list chain {chain}", name=chain))
+        return [comment_of(row.get(7)) for row in rows if a.string(row[2]) == chain]
+
+    def looked_into(self, chain: str = "") -> set[str]:
+        """The names of the sets that rules (of one chain) look into."""
+        rows = self._dump(self.table.question(Op.GETRULE, "list rules", name=chain))
+        found: set[str] = set()
+        for row in rows:
+            if not self._ours(row) or (chain and a.string(row[2]) != chain):
+                continue
+            for _, one in a.walk(row.get(4, b"")):
+                expression = a.table(one)
+                if a.string(expression[1]) == "lookup":
+                    found.add(a.string(a.table(expression[2])[1]))
+        return found
+
+    def elements(self, name: str) -> list[Mapping[int, memoryview]]:
+        """The attributes of each element of a set; nothing where the set does not exist."""
+        found: list[Mapping[int, memoryview]] = []
+        for row in self._dump(self.table.question(Op.GETSETELEM, f"list set {name}", set_name=name)):
+            found += [a.table(one) for _, one in a.walk(row.get(3, b""))]
+        return found
+
+    def learned(self, attachment_id: str) -> dict[learning.Entry, learning.Alive]:
+        """The learned elements of an attachment."""
+        found: dict[learning.Entry, learning.Alive] = {}
+        for name in self.sets():
+            slot = learning.Slot.parse(name, attachment_id)
+            if slot is not None:
+                found.update(learning.read(slot, self.elements(name)))
+        return found
+
+    def dispatched(self, name: str) -> dict[str, str]:
+        """What a dispatch map holds: interface name -> chain."""
+        found: dict[str, str] = {}
+        for one in self.elements(name):
+            verdict = a.table(a.table(one[2])[2])
+            found[a.string(a.table(one[1])[1])] = a.string(verdict[2])
+        return found
+
+    def counters(self) -> dict[str, Count]:
+        """All named counters."""
+        found: dict[str, Count] = {}
+        for row in self._dump(self.table.question(Op.GETOBJ, "list counters")):
+            if self._ours(row):
+                data = a.table(row[4])
+                found[a.string(row[2])] = Count(a.number(data[2]), a.number(data[1]))
+        return found
+
+    def _ours(self, row: Mapping[int, memoryview]) -> bool:
+        # Old kernels list all tables of the family, whatever table is named.
+        return a.string(row[1]) == self.table.name
+
+    def _dump(self, message: Message) -> list[Mapping[int, memoryview]]:
+        try:
+            return [a.table(payload) for payload in self.link.dump(message)]
+        except KernelError as error:
+            if error.number == errno.ENOENT:
+                return []
+            raise
