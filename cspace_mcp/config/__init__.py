@@ -1,13 +1,12 @@
-"""`.cspace.json` and `.cspace.local.json`: found, merged, checked, every problem named at once.
+"""`.cspace.json` and `.cspace.local.json`: merged, checked, every problem named at once.
 
 Objects merge, lists and scalars replace; the local file wins. Keys exist here only when something obeys them. The
-`firewall` object belongs to `netpolicy.policy`, which reads it with the same rules about errors.
+`firewall` object belongs to `netpolicy.policy`, which also says where the files are found.
 """
 
 from __future__ import annotations
 
-from cspace_mcp.config.files import COMMITTED, LOCAL
 from cspace_mcp.config.load import Config, load
 from cspace_mcp.config.model import Container, Document, Gate, ProjectSection
 
-__all__ = ["COMMITTED", "LOCAL", "Config", "Container", "Document", "Gate", "ProjectSection", "load"]
+__all__ = ["Config", "Container", "Document", "Gate", "ProjectSection", "load"]

@@ -6,13 +6,15 @@ Messages of the checks here complete the sentence ``FILE: KEY = VALUE: ...``.
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from netpolicy.errors import UserError
+from netpolicy.policy import upstream
+from netpolicy.policy.problems import Refused
 from sidecars import names
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -81,29 +83,12 @@ def _networks(value: Any) -> Any:
 
 def _upstreams(value: Any) -> Any:
     rows = [value] if isinstance(value, str) else value
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, str) for row in rows):
-        raise _wrong("must be a list of resolvers, e.g. ['9.9.9.9', '[2620:fe::fe]:53']")
-    for row in rows:
-        host, port = _split(row)
-        try:
-            ip_address(host)
-        except ValueError as error:
-            raise _wrong(
-                f"{row!r} is not an address or address:port (a name cannot be asked before there is DNS)"
-            ) from error
-        if not port.isdigit() or not 1 <= int(port) <= 65535:
-            raise _wrong(f"{row!r}: a port is a number from 1 to 65535")
-    return tuple(rows)
-
-
-def _split(text: str) -> tuple[str, str]:
-    if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        return host, rest.removeprefix(":") or "53"
-    if text.count(":") == 1:
-        host, _, port = text.partition(":")
-        return host, port
-    return text, "53"
+    if not isinstance(rows, list) or not rows:
+        raise _wrong('must be a list of resolvers, such as ["192.0.2.53", "192.0.2.54:5353"]')
+    try:
+        return tuple(upstream.canonical(row) for row in rows)
+    except Refused as refusal:
+        raise _wrong(f"each {refusal}") from refusal
 
 
 def _prefix(value: str) -> str:
