@@ -16,6 +16,8 @@ class Step:
     """For people, e.g. ``building cspace-instance: step 4/11``."""
     fraction: float | None = None
     """How much of the whole is done, 0 to 1, where known."""
+    seconds: float | None = None
+    """Set on repetitions of the same message, which are signs of life: how long it has been going on."""
 
 
 #: Called for each step, in the thread that works. It may raise to cancel: the work is then undone.

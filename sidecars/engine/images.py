@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import IO, Any
@@ -53,7 +53,7 @@ class Images(Part):
             found = {str(one["Id"]) for one in self._api.images(filters=filters)}
         return [info for one in sorted(found) if (info := self.get(one)) is not None]
 
-    def pull(self, repository: str, tag: str) -> Iterator[Message | None]:
+    def pull(self, repository: str, tag: str) -> Generator[Message | None, None, None]:
         """Pull an image; yields the engine's messages (``status``, ``id``, ``progressDetail``), None while it is silent.
 
         Closing the iterator stops the pull. Raises ``registry-unreachable``, ``registry-denied``, ``image-missing``, ...
@@ -70,7 +70,7 @@ class Images(Part):
         labels: Mapping[str, str],
         arguments: Mapping[str, str] | None = None,
         cache: bool = True,
-    ) -> Iterator[Message | None]:
+    ) -> Generator[Message | None, None, None]:
         """Build an image from a tar archive; yields the engine's messages (``stream``, ``aux``), None while it is silent.
 
         Closing the iterator stops the build; the engine then removes the container of the step it was in.
@@ -87,7 +87,7 @@ class Images(Part):
 
     def load(
         self, archive: IO[bytes], repository: str, tag: str, changes: Sequence[str] = ()
-    ) -> Iterator[Message | None]:
+    ) -> Generator[Message | None, None, None]:
         """Make an image of one layer out of a tar archive of a root file system (``docker import``)."""
 
         def call(api: Any) -> Iterator[Message]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any
 
 import docker.errors
@@ -26,7 +26,9 @@ _ENDING_SECONDS = 5.0
 class LongCalls(Part):
     """Makes long calls."""
 
-    def messages(self, doing: str, call: Callable[[Client], Iterable[Message]]) -> Iterator[Message | None]:
+    def messages(
+        self, doing: str, call: Callable[[Client], Iterable[Message]]
+    ) -> Generator[Message | None, None, None]:
         """The engine's messages; None twice a second while there are none.
 
         Closing the iterator (or an exception in its reader) cuts the connection, upon which the engine stops the work.
