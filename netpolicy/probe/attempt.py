@@ -21,10 +21,10 @@ import ssl
 import struct
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
+from time import monotonic  # not netpolicy.clock: this file runs alone
 from urllib.parse import urlsplit
 
 #: Something at the far end answered (for TCP: the connection was established).
@@ -133,7 +133,7 @@ def probe(target: str | Target, seconds: float = 5.0, *, nonce: str | None = Non
         nonce: Sent in the first bytes (tcp without a scheme, udp, icmp), so that a receiver can recognise the probe.
     """
     wanted = parse(target) if isinstance(target, str) else target
-    begin = time.monotonic()
+    begin = monotonic()
     deadline = begin + seconds
     try:
         addresses = _resolve(wanted.host, deadline)
@@ -141,7 +141,7 @@ def probe(target: str | Target, seconds: float = 5.0, *, nonce: str | None = Non
         outcome, address, detail = failure.outcome, None, failure.detail
     else:
         outcome, address, detail = _try_all(wanted, addresses, deadline, nonce)
-    return ProbeResult(wanted.text, outcome, round((time.monotonic() - begin) * 1000, 1), address, detail)
+    return ProbeResult(wanted.text, outcome, round((monotonic() - begin) * 1000, 1), address, detail)
 
 
 def probe_all(targets: list[str], seconds: float = 5.0) -> list[ProbeResult]:
@@ -176,7 +176,7 @@ def _resolve(host: str, deadline: float) -> list[str]:
 
     threading.Thread(target=ask, daemon=True).start()
     try:
-        answer = answers.get(timeout=max(0.05, deadline - time.monotonic()))
+        answer = answers.get(timeout=max(0.05, deadline - monotonic()))
     except queue.Empty:
         raise _Unresolved(DNS_FAILED, "the resolver did not answer in time") from None
     if isinstance(answer, list):
@@ -202,7 +202,7 @@ def _filtered(host: str, deadline: float) -> tuple[int | None, str]:
         family = socket.AF_INET6 if ":" in server else socket.AF_INET
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as sock:
-                sock.settimeout(min(1.0, max(0.05, deadline - time.monotonic())))
+                sock.settimeout(min(1.0, max(0.05, deadline - monotonic())))
                 sock.connect((server, 53))
                 sock.send(query)
                 answer = sock.recv(4096)
@@ -266,7 +266,7 @@ def _try_all(target: Target, addresses: list[str], deadline: float, nonce: str |
 
 
 def _left(deadline: float) -> float:
-    return max(0.05, deadline - time.monotonic())
+    return max(0.05, deadline - monotonic())
 
 
 def _failure(error: OSError) -> _Outcome:
@@ -327,6 +327,10 @@ def _http(target: Target, sock: socket.socket, deadline: float) -> str:
 
 def _udp(target: Target, address: str, deadline: float, nonce: str | None) -> _Outcome:
     payload = f"{nonce or 'netpolicy-probe ' + secrets.token_hex(8)}\n".encode()
+    if target.port == 53:  # a name server answers questions only: the name servers of the root, or of the nonce
+        label = (nonce or "").encode()[:63]
+        name = bytes([len(label)]) + label + b"\0" if label else b"\0"
+        payload = secrets.token_bytes(2) + b"\x01\x00\0\1\0\0\0\0\0\0" + name + b"\0\2\0\1"
     return _datagram(socket.SOCK_DGRAM, 0, address, target.port, payload, deadline)
 
 
@@ -358,7 +362,7 @@ def _datagram(
                 try:
                     sock.recv(4096)
                 except TimeoutError:
-                    if time.monotonic() >= deadline:
+                    if monotonic() >= deadline:
                         return TIMEOUT, "no answer in time"
                     continue
                 return REACHED, "answered"

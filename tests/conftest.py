@@ -1,0 +1,69 @@
+"""Fixtures that every group may use, and the rule that a group cannot be skipped unnoticed.
+
+A test of a marked group (`kernel`, `docker`, `claude`) whose machine lacks what the group needs is skipped with the reason;
+where the variable CI is set it fails instead.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from netpolicy.errors import UserError
+from netpolicy.kernel import netns
+from netpolicy.lab import Lab
+
+
+@functools.cache
+def _kernel_lacks() -> str | None:
+    if os.geteuid() != 0:
+        return "needs root"
+    missing = [name for name in ("nft", "nsenter", "unshare", "setpriv") if shutil.which(name) is None]
+    if missing:
+        return f"needs the programs {', '.join(missing)}"
+    try:
+        os.close(netns.anonymous())
+    except UserError as error:
+        return f"needs network namespaces: {error.message}"
+    return None
+
+
+@functools.cache
+def _docker_lacks() -> str | None:
+    missing = [name for name in ("dockerd", "docker") if shutil.which(name) is None]
+    return f"needs the programs {', '.join(missing)}" if missing else _kernel_lacks()
+
+
+@functools.cache
+def _claude_lacks() -> str | None:
+    return None if shutil.which("claude") else "needs the program claude"
+
+
+GROUPS: dict[str, Callable[[], str | None]] = {
+    "kernel": _kernel_lacks,
+    "docker": _docker_lacks,
+    "claude": _claude_lacks,
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for group, lacks in GROUPS.items():
+        if item.get_closest_marker(group) is None:
+            continue
+        reason = lacks()
+        if reason is not None:
+            if os.environ.get("CI"):
+                pytest.fail(f"the group {group!r} cannot run here: {reason}", pytrace=False)
+            pytest.skip(reason)
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """An internet of the test's own (docs/lab.md); starts in about a tenth of a second."""
+    with Lab() as made:
+        yield made

@@ -1,0 +1,136 @@
+"""A whole Docker host inside a lab: a dockerd of its own whose only uplink is the lab's internet.
+
+dockerd runs in a process and a mount namespace of its own, so that killing one process ends its containers and their
+mounts with it, and nothing of the machine's own engine is touched.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from netpolicy import command
+from netpolicy.lab import Lab, Node, ownership
+
+START_SECONDS = 60
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class DockerHost:
+    """A running engine."""
+
+    socket: Path
+    node: Node
+    """The lab namespace it runs in; its bridges are there."""
+    pid: int
+    """dockerd's own, as this process sees it."""
+
+    @property
+    def url(self) -> str:
+        """For DOCKER_HOST and ``docker -H``."""
+        return f"unix://{self.socket}"
+
+    def docker(self, *words: str, seconds: float = 60, ok: Sequence[int] = (0,), stdin: bytes = b"") -> str:
+        """Run the docker client against it; returns what it printed."""
+        return command.run(["docker", "-H", self.url, *words], seconds=seconds, ok=ok, stdin=stdin).text
+
+    def load(self, *images: str) -> None:
+        """Copy images over from the machine's own engine."""
+        for image in images:
+            command.run(["docker", "-H", self.url, "load", "-q", "-i", str(_saved(image))], seconds=300)
+
+
+@contextlib.contextmanager
+def docker_host(lab: Lab, *, images: Sequence[str] = (), options: Sequence[str] = ()) -> Iterator[DockerHost]:
+    """Start an engine on `lab.host`, with `images` copied from the machine's own; everything is gone afterwards.
+
+    Args:
+        lab: Whose host the engine runs on.
+        images: Loaded before it is handed out.
+        options: Further words for dockerd's command line.
+    """
+    _collect_cgroups()
+    name = ownership.fresh()
+    with contextlib.ExitStack() as stack:
+        directory = Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/var/tmp"))
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        stack.callback(_remove_cgroups, name)
+        socket, log = directory / "docker.sock", directory / "dockerd.log"
+        # Not the machine's own /etc/docker/daemon.json, which may name hosts and pools of its own.
+        configuration = directory / "daemon.json"
+        configuration.write_text("{}")
+        words = [
+            *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
+            *("dockerd", "--data-root", str(directory / "d"), "--exec-root", str(directory / "e")),
+            *("--pidfile", str(directory / "pid"), "--host", f"unix://{socket}"),
+            *("--config-file", str(configuration)),
+            *("--cgroup-parent", f"/{name}", "--shutdown-timeout", "1", *options),
+        ]
+        with log.open("wb") as output:
+            process = lab.host.popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        stack.callback(lab.host.stop, process)
+        _wait(socket, process, log)
+        host = DockerHost(socket, lab.host, _child(process.pid))
+        stack.callback(_remove_containers, host)
+        host.load(*images)
+        yield host
+
+
+def _wait(socket: Path, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        done = command.run(["docker", "-H", f"unix://{socket}", "version", "--format", "{{json .Server}}"], ok=(0, 1))
+        if done.status == 0 and json.loads(done.text):
+            return
+    raise AssertionError(f"dockerd did not start:\n{log.read_text()[-4000:]}")
+
+
+def _child(pid: int) -> int:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[0]) if children else pid
+
+
+def _remove_containers(host: DockerHost) -> None:
+    # By the engine itself, so that the cgroups go too; what it cannot remove any more dies with it.
+    ids = host.docker("ps", "--all", "--quiet", ok=(0, 1)).split()
+    if ids:
+        host.docker("rm", "--force", "--volumes", *ids, ok=(0, 1), seconds=120)
+
+
+_archives: dict[str, Path] = {}
+
+
+def _saved(image: str) -> Path:
+    """The image as an archive, made once a session; it goes with this process (or with the next lab's collection)."""
+    if image not in _archives:
+        directory = Path(tempfile.mkdtemp(prefix=f"{ownership.fresh()}-image-", dir="/var/tmp"))
+        atexit.register(shutil.rmtree, directory, ignore_errors=True)
+        path = directory / "image.tar"
+        command.run(["docker", "save", "--output", str(path), image], seconds=300)
+        _archives[image] = path
+    return _archives[image]
+
+
+def _remove_cgroups(name: str) -> None:
+    for top in (_CGROUPS / name, *_CGROUPS.glob(f"*/{name}")):
+        for path, _, _ in os.walk(top, topdown=False):
+            with contextlib.suppress(OSError):
+                Path(path).rmdir()
+
+
+def _collect_cgroups() -> None:
+    for top in (*_CGROUPS.glob("npl-*"), *_CGROUPS.glob("*/npl-*")):
+        if ownership.orphaned(top.name):
+            _remove_cgroups(top.name)
