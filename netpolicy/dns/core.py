@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from itertools import pairwise
 from math import ceil
 
 from netpolicy.clock import Clock
@@ -51,7 +52,7 @@ class Answer:
     stripped: tuple[str, ...]
     """For each address that was taken out, why."""
     ttl: int
-    """Seconds from `until` backwards that it may be kept; see `lifetimes`."""
+    """Seconds that it might be kept when it came; see `lifetimes`."""
     until: float
     """Monotonic time at which it is forgotten."""
 
@@ -126,7 +127,10 @@ class DnsCore:
             return Ready(write_error(data, malformed.rcode))
         if query is None:
             return Ready(None)
-        limit = _limit(query) if udp else 65535
+        return self.judge(query, _limit(query) if udp else 65535)
+
+    def judge(self, query: Query, limit: int) -> Ready | Lookup | Relay:
+        """Judge a question by the ruleset of this moment."""
         if self.view is None:
             locked = ExtendedError(wire.EDE_NOT_READY, "no policy has been applied yet")
             return Ready(write_reply(query, wire.SERVFAIL, error=locked, limit=limit))
@@ -150,14 +154,25 @@ class DnsCore:
 
     def digest(self, lookup: Lookup, response: Response) -> Answer:
         """Take what is ours from an upstream's response to the question, and remember it."""
-        return self.remember(lookup.query.name, lookup.query.type, response, lookup.view)
-
-    def remember(self, name: bytes, kind: int, response: Response, view: NameView) -> Answer:
-        """The answer in a response to (name, kind), filtered by the view; kept for as long as its TTL allows."""
-        answer = read_answer(name, kind, response, view, self._clock.monotonic())
+        chain, found = follow(lookup.query.name, lookup.query.type, response)
+        now = self._clock.monotonic()
+        answer = filtered(chain, found, response, lookup.view, now)
         self.counters.stripped += len(answer.stripped)
-        if answer.until > self._clock.monotonic() and view is self.view:
-            self._cache[name, kind] = answer
+        if answer.until > now and lookup.view is self.view:
+            self._cache[lookup.query.name, lookup.query.type] = answer
+        return answer
+
+    def prime(
+        self, allowed: Allowed, kind: int, addresses: Sequence[Address], aliases: Sequence[str], ttl: int
+    ) -> Answer:
+        """Remember an answer that was fetched before anybody asked for it; `due_for` says what the kernel must be told."""
+        assert self.view is not None
+        owners = [wire.name_to_wire(name) for name in (allowed.name, *aliases)]
+        chain = [Record(owner, wire.CNAME, ttl, target) for owner, target in pairwise(owners)]
+        found = [Record(owners[-1], kind, ttl, address.packed) for address in addresses]
+        answer = filtered(chain, found, None, self.view, self._clock.monotonic())
+        self.counters.stripped += len(answer.stripped)
+        self._cache[owners[0], kind] = answer
         return answer
 
     def due(self, lookup: Lookup, answer: Answer) -> list[Learned]:
@@ -221,8 +236,8 @@ class DnsCore:
         )
 
 
-def read_answer(name: bytes, kind: int, response: Response, view: NameView, now: float) -> Answer:
-    """Follow the CNAME chain from the asked name through a response; keep the addresses at its end that may be used. Pure."""
+def follow(name: bytes, kind: int, response: Response) -> tuple[list[Record], list[Record]]:
+    """The CNAME chain from the asked name through a response, and the records at its end. Whatever else is in it is ignored."""
     by_owner: dict[tuple[bytes, int], list[Record]] = {}
     for record in response.answers:
         by_owner.setdefault((record.name, record.type), []).append(record)
@@ -232,19 +247,26 @@ def read_answer(name: bytes, kind: int, response: Response, view: NameView, now:
         link = by_owner[owner, wire.CNAME][0]
         chain.append(link)
         owner = link.data
-    found = by_owner.get((owner, kind), [])
+    return chain, by_owner.get((owner, kind), [])
+
+
+def filtered(
+    chain: Sequence[Record], found: Sequence[Record], response: Response | None, view: NameView, now: float
+) -> Answer:
+    """An answer of these records, without the addresses that the view refuses."""
     addresses = list(dict.fromkeys(ip_address(record.data) for record in found))
     reasons = {address: view.refuses(address) for address in addresses}
     usable = tuple(a for a in addresses if reasons[a] is None)[:_MOST_ADDRESSES]
-    ttls = [record.ttl for record in (*chain, *found)]
-    if usable:
-        ttl = lifetimes.client_ttl(min(ttls))
-    else:
-        ttl = min(
-            [*ttls, lifetimes.NEGATIVE if response.negative_ttl is None else response.negative_ttl, lifetimes.NEGATIVE]
-        )
-    rcode = wire.NXDOMAIN if response.rcode == wire.NXDOMAIN and not found else wire.NOERROR
     stripped = tuple(reason for reason in reasons.values() if reason is not None)
+    ttl = min((record.ttl for record in (*chain, *found)), default=lifetimes.NEGATIVE)
+    rcode = wire.NOERROR
+    if usable:
+        ttl = lifetimes.client_ttl(ttl)
+    else:
+        by_zone = None if response is None else response.negative_ttl
+        ttl = min(ttl, lifetimes.NEGATIVE if by_zone is None else by_zone, lifetimes.NEGATIVE)
+        if response is not None and response.rcode == wire.NXDOMAIN and not found:
+            rcode = wire.NXDOMAIN
     return Answer(rcode, tuple(chain), usable, stripped, ttl, now + ttl)
 
 

@@ -78,9 +78,9 @@ class LearnedTable:
     def entries(self, view: NameView, now: float) -> list[Learned]:
         """What is in force, by name and address, with the seconds left."""
         return [
-            Learned(name, address, services, until - now)
+            Learned(name, address, allowed.services, until - now)
             for (name, address), until in sorted(self._names.items(), key=lambda item: (item[0][0], int(item[0][1])))
-            if until > now and (services := view.services_of(name))
+            if until > now and (allowed := view.by_text(name))
         ]
 
     def carry_over(self, view: NameView, now: float) -> list[Learned]:
@@ -89,6 +89,20 @@ class LearnedTable:
         self._elements.clear()
         self._names.clear()
         return kept
+
+    def found(self, elements: Iterable[tuple[Address, int, int, int, float]], now: float) -> None:
+        """What the kernel holds from before this process: its lifetimes are not to be shortened either.
+
+        Args:
+            elements: Rows of `netpolicy.attachment.Enforcer.learned`.
+            now: The time.
+        """
+        for address, protocol, first, last, seconds in elements:
+            self._elements.setdefault((address, Service(protocol, first, last)), now + seconds)
+
+    def names(self, now: float) -> set[str]:
+        """The names with addresses in force."""
+        return {name for (name, _address), until in self._names.items() if until > now}
 
     def addresses(self, now: float) -> int:
         """How many addresses are in force."""

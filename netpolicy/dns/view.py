@@ -39,10 +39,9 @@ class NameView:
         """The rule for a name in canonical wire form, or None."""
         return self._names.get(name)
 
-    def services_of(self, name: str) -> tuple[Service, ...]:
-        """The services of an allowed name; empty where it is not allowed."""
-        found = self._names.get(name_to_wire(name))
-        return () if found is None else found.services
+    def by_text(self, name: str) -> Allowed | None:
+        """The same for a name as it is written."""
+        return self._names.get(name_to_wire(name))
 
     def refuses(self, address: Address) -> str | None:
         """Why an answer must not hold the address (the host's, a neighbour's, nobody's: DNS rebinding); None where it may."""

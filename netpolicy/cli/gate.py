@@ -1,0 +1,98 @@
+"""The firewall daemon: run it, carry its protocol through a pipe, or call it once.
+
+  netpolicy gate serve                     hold policies in force until SIGTERM; the kernel's rules outlive it
+  netpolicy gate relay                     copy standard input and output to and from the gate (for 'docker exec -i')
+  netpolicy gate call status               one operation; its result is printed as JSON
+  netpolicy gate call detach '{"id": "ab12"}'
+
+Operations and their arguments: docs/gate.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from netpolicy.errors import Exit, UserError
+
+_SOCKET = "/run/netpolicy/gate.sock"
+_STATE = "/var/lib/netpolicy"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    verbs = parser.add_subparsers(dest="action", required=True, metavar="serve|relay|call")
+    serve = verbs.add_parser("serve", help="run the daemon", allow_abbrev=False)
+    serve.add_argument("--state", default=_STATE, metavar="DIR", help="where attachments are remembered (%(default)s)")
+    serve.add_argument("--prefix", default="csp-", help="interfaces so named are locked until attached (%(default)s)")
+    serve.add_argument("--table", default="netpolicy", help="the nftables table, family inet (%(default)s)")
+    serve.add_argument(
+        "--upstream",
+        action="append",
+        default=[],
+        metavar="ADDR[:PORT]",
+        help="a resolver to ask, repeatable (those of resolv.conf)",
+    )
+    relay = verbs.add_parser("relay", help="carry the protocol over standard input and output", allow_abbrev=False)
+    relay.add_argument(
+        "--wait", type=float, default=0.0, metavar="S", help="seconds to wait for a gate that is starting"
+    )
+    call = verbs.add_parser("call", help="one operation", allow_abbrev=False)
+    call.add_argument("operation", metavar="OP", help="hello, attach, apply, detach, status, show, check or verified")
+    call.add_argument("arguments", metavar="JSON", nargs="?", default="{}", help="the operation's arguments, an object")
+    call.add_argument("--json", action="store_true", help="print errors as JSON too")
+    for verb in (serve, relay, call):
+        verb.add_argument("--socket", default=_SOCKET, metavar="PATH", help="the control socket (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the verb; each action loads only what it needs."""
+    match args.action:
+        case "relay":
+            from netpolicy.gate.relay import relay
+
+            return relay(args.socket, wait=args.wait)
+        case "call":
+            return _call(args)
+        case _:
+            return _serve(args)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from netpolicy.cli import PROGRAM
+    from netpolicy.gate.daemon import run as run_daemon
+
+    if not args.prefix:
+        raise UserError(
+            "usage", "--prefix must not be empty: it would lock every interface", exit_status=Exit.BAD_INPUT
+        )
+    return run_daemon(
+        control=Path(args.socket),
+        state=Path(args.state),
+        prefix=args.prefix,
+        table=args.table,
+        upstreams=args.upstream,
+        version=PROGRAM.version,
+    )
+
+
+def _call(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from netpolicy.gate.client import GateClient, UnixTransport
+
+    try:
+        arguments: Any = json.loads(args.arguments)
+    except ValueError as error:
+        raise UserError("usage", f"the arguments are not JSON: {error}", exit_status=Exit.BAD_INPUT) from error
+    if not isinstance(arguments, dict):
+        raise UserError("usage", "the arguments are not a JSON object", exit_status=Exit.BAD_INPUT)
+    client = GateClient(UnixTransport(Path(args.socket)))
+    try:
+        print(json.dumps(client.call(args.operation, arguments), indent=2, ensure_ascii=False))  # noqa: T201
+    finally:
+        client.close()
+    return Exit.OK

@@ -1,0 +1,266 @@
+"""The gate without a socket: holds rulesets in force on attachments, across its own restarts, and answers for them.
+
+    async with Gate(enforcer, prefix="csp-", store=StateStore(directory)) as gate:
+        await gate.attach(attachment)                  # locked
+        state = await gate.apply(attachment.id, ruleset)
+
+Starting: the base lock first, then what was remembered, then the DNS listeners. Closing leaves the kernel as it is: what is
+closed stays closed, what is allowed stays allowed until its addresses run out. Nothing that fails opens anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from netpolicy.attachment import Attachment
+from netpolicy.clock import Clock, SystemClock
+from netpolicy.decide import decide
+from netpolicy.dns.listeners import SocketFactory
+from netpolicy.dns.servers import ResolvConf, ServerList
+from netpolicy.dns.upstreams import Upstreams
+from netpolicy.errors import Exit, UserError
+from netpolicy.flow import Flow, Identity, Layer, Verdict
+from netpolicy.gate.held import Held, chosen
+from netpolicy.gate.keeper import CountingEnforcer, Keeper, resolved
+from netpolicy.gate.protocol import FORMAT, Hello, Json, Shown, State, Status
+from netpolicy.gate.state import Record, StateStore
+from netpolicy.ruleset import Ruleset
+
+_log = logging.getLogger("netpolicy.gate")
+#: Longest time that names may take before a ruleset is applied, whatever the caller asks for.
+_MOST_RESOLVE_SECONDS = 60.0
+
+
+class Gate:
+    """Attachments and their rulesets. Operations raise `UserError` and then have opened nothing.
+
+    Args:
+        enforcer: Where packets are filtered. The gate closes it.
+        prefix: Interfaces whose names begin so are locked from the start, attached or not, and only such ones may be attached.
+            None: no such lock; an interface is locked from its attachment on.
+        upstreams: The resolvers to ask where an attachment names none of its own; by default those of resolv.conf.
+        store: What remembers attachments across restarts; None for a gate that lives no longer than its process.
+        clock: The time.
+        open_socket: Makes the sockets that workloads reach; a gate for another namespace brings its own.
+        version: For `hello`.
+    """
+
+    def __init__(
+        self,
+        enforcer: CountingEnforcer,
+        *,
+        prefix: str | None = "csp-",
+        upstreams: ServerList | None = None,
+        store: StateStore | None = None,
+        clock: Clock | None = None,
+        open_socket: SocketFactory = socket.socket,
+        version: str = "",
+    ) -> None:
+        self._prefix = prefix
+        self._version = version
+        self._upstreams = upstreams or ResolvConf()
+        self._clock = clock or SystemClock()
+        self._started_at = self._clock.now()
+        self._keep = Keeper(
+            enforcer,
+            prefix=prefix,
+            upstreams=self._upstreams,
+            store=store,
+            clock=self._clock,
+            open_socket=open_socket,
+        )
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Lock, restore, listen. Raises UserError where the kernel refuses even the base lock."""
+        await self._keep.start()
+
+    async def close(self) -> None:
+        """Stop answering. The kernel's rules stay in force."""
+        await self._keep.close()
+
+    def hello(self) -> Hello:
+        """Who this is."""
+        upstreams = tuple(str(server) for server in self._upstreams())
+        return Hello(self._version, FORMAT, os.getpid(), self._prefix, upstreams)
+
+    async def attach(self, attachment: Attachment) -> State:
+        """Lock an interface, whatever was in force on it: nothing passes until a ruleset is applied.
+
+        Raises:
+            UserError: ``bad-attachment``, ``interface-taken``, ``state-not-saved``, ``kernel-refused``.
+        """
+        self._check(attachment)
+        keep = self._keep
+        async with keep.turn(attachment.id):
+            before = keep.held.get(attachment.id)
+            held = keep.make(Record(attachment, dns_port=None if before is None else before.record.dns_port))
+            keep.held[attachment.id] = held
+            try:
+                await keep.save()
+                await keep.worker.run(keep.enforcer.attach, attachment, held.record.dns_port)
+            except UserError:
+                if before is None:
+                    del keep.held[attachment.id]
+                else:
+                    keep.held[attachment.id] = before
+                await self._remember_anyway()
+                raise
+            if before is not None:
+                before.core.adopt(None)
+                before.listeners.close()
+            await keep.listen(held)
+            _log.info("locked %s (%s, %s)", attachment.name, attachment.id, attachment.interface)
+            return await self._state(held)
+
+    async def apply(
+        self,
+        attachment_id: str,
+        ruleset: Ruleset,
+        *,
+        upstreams: Sequence[str] | None = None,
+        resolve_seconds: float = 3.0,
+    ) -> State:
+        """Put a ruleset in force: resolve its names first (as far as that succeeds), then change the kernel in one step.
+
+        Args:
+            attachment_id: A locked or enforced attachment.
+            ruleset: What its workload may reach.
+            upstreams: Resolvers to ask for this workload, ``address`` or ``address:port``; None for the gate's own.
+            resolve_seconds: How long to wait for the names; those that take longer are listed as unresolved.
+
+        Raises:
+            UserError: ``not-attached``, ``bad-upstream``, ``dns-listen``, ``state-not-saved``, ``kernel-refused``.
+        """
+        keep = self._keep
+        async with keep.turn(attachment_id):
+            held = self._find(attachment_id)
+            servers = Upstreams(chosen(upstreams, self._upstreams))
+            resolution = await resolved(ruleset, servers, min(resolve_seconds, _MOST_RESOLVE_SECONDS))
+            before = held.record
+            held.record = replace(
+                before,
+                ruleset=ruleset,
+                upstreams=None if upstreams is None else tuple(upstreams),
+                dns_port=held.listeners.choose_port(),
+                applied_at=self._clock.now(),
+            )
+            try:
+                await keep.save()
+                await keep.enforce(held, resolution)
+            except UserError:
+                held.record = before
+                await self._remember_anyway()
+                raise
+            held.service.upstreams = servers
+            held.verification = None
+            await keep.listen(held)
+            _log.info("applied %s to %s (%s)", ruleset.id, before.attachment.name, attachment_id)
+            return await self._state(held)
+
+    async def detach(self, attachment_id: str) -> None:
+        """Forget an attachment; its interface falls back to the base lock. One that is not attached is no error.
+
+        Raises:
+            UserError: ``state-not-saved``, ``kernel-refused``.
+        """
+        keep = self._keep
+        async with keep.turn(attachment_id):
+            await keep.worker.run(keep.enforcer.detach, attachment_id)
+            held = keep.held.pop(attachment_id, None)
+            if held is not None:
+                held.core.adopt(None)
+                held.listeners.close()
+                await keep.save()
+                _log.info("detached %s (%s)", held.record.attachment.name, attachment_id)
+
+    async def status(self, attachment_id: str | None = None) -> Status:
+        """The gate and all attachments, or one. Raises UserError ``not-attached``."""
+        wanted = list(self._keep.held.values()) if attachment_id is None else [self._find(attachment_id)]
+        states = await self._states(wanted)
+        return Status(self.hello(), self._started_at, tuple(self._keep.problems), states)
+
+    async def show(self, attachment_id: str) -> Shown:
+        """One attachment in full. Raises UserError ``not-attached``."""
+        held = self._find(attachment_id)
+        return Shown(held.ruleset, tuple(held.learned()), await self._state(held))
+
+    def check(self, attachment_id: str, flow: Flow) -> Verdict:
+        """What would happen to a flow now. Raises UserError ``not-attached``."""
+        held = self._find(attachment_id)
+        attachment = held.record.attachment
+        if held.ruleset is None:
+            why = f"no policy has been applied to {attachment.name} yet, so everything is refused"
+            return Verdict(False, Layer.LOCAL, None, Identity.NONE, why)
+        return decide(held.ruleset, flow, held.learned(), attachment=attachment)
+
+    async def verified(self, attachment_id: str, ruleset_id: str, report: Json) -> State:
+        """Store a verification report of the ruleset in force.
+
+        Raises:
+            UserError: ``not-attached``, or ``stale-verification``: another ruleset (or none) is in force by now.
+        """
+        async with self._keep.turn(attachment_id):
+            held = self._find(attachment_id)
+            current = None if held.ruleset is None else held.ruleset.id
+            if current != ruleset_id:
+                raise UserError(
+                    "stale-verification",
+                    f"ruleset {ruleset_id} was verified, but {current or 'none'} is in force on {attachment_id}",
+                    hint="Verify again.",
+                    exit_status=Exit.CONFLICT,
+                )
+            held.verification = report
+            return await self._state(held)
+
+    def _check(self, attachment: Attachment) -> None:
+        if not attachment.networks or not attachment.gateways:
+            problem = "it needs at least one network and one gateway address"
+        elif self._prefix is not None and not attachment.interface.startswith(self._prefix):
+            # Detaching must never open: only the base lock makes sure of it.
+            problem = f"the name of its interface {attachment.interface} does not begin with {self._prefix!r}, the locked prefix"
+        else:
+            return
+        raise UserError("bad-attachment", f"cannot attach {attachment.name!r}: {problem}", exit_status=Exit.BAD_INPUT)
+
+    def _find(self, attachment_id: str) -> Held:
+        held = self._keep.held.get(attachment_id)
+        if held is None:
+            raise UserError(
+                "not-attached",
+                f"nothing is attached as {attachment_id!r}",
+                hint="Attach it first; 'netpolicy gate call status' lists what is.",
+                exit_status=Exit.CONFLICT,
+            )
+        return held
+
+    async def _state(self, held: Held) -> State:
+        return (await self._states([held]))[0]
+
+    async def _states(self, wanted: Sequence[Held]) -> tuple[State, ...]:
+        refused = await self._keep.worker.run(self._keep.enforcer.refused)
+        return tuple(held.state(refused[held.id].packets if held.id in refused else 0) for held in wanted)
+
+    async def _remember_anyway(self) -> None:
+        """Take a change back out of memory, while the reason it failed is already on its way to the caller."""
+        with suppress(UserError):
+            await self._keep.save()

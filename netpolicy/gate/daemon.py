@@ -1,0 +1,60 @@
+"""The process of ``netpolicy gate serve``: a gate, its control socket, and the signals that end it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from netpolicy.dns.servers import Server
+from netpolicy.errors import Exit
+from netpolicy.gate.core import Gate
+from netpolicy.gate.server import ControlServer
+from netpolicy.gate.state import StateStore
+from netpolicy.kernel.nftables.enforcer import NftablesEnforcer
+
+_log = logging.getLogger("netpolicy.gate")
+
+
+async def serve(*, control: Path, state: Path, prefix: str, table: str, upstreams: Sequence[str], version: str) -> int:
+    """Run until SIGTERM or SIGINT; the kernel's rules stay in force. Returns the exit status.
+
+    Raises:
+        UserError: it could not be started: ``gate-running``, ``state-directory``, ``bad-socket``, ``bad-upstream``, ``kernel-refused``...
+    """
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    servers = tuple(Server.parse(text) for text in upstreams)
+    store = StateStore(state)
+    gate = Gate(
+        NftablesEnforcer(table),
+        prefix=prefix,
+        upstreams=(lambda: servers) if servers else None,
+        store=store,
+        version=version,
+    )
+    async with gate:
+        server = ControlServer(gate, control)
+        try:
+            await server.start()
+            _log.info("ready: control socket %s, table %s, interfaces %s*", control, table, prefix)
+            await ended.wait()
+            _log.info("stopping; the rules stay in force")
+        finally:
+            await server.close()
+    return Exit.OK
+
+
+def run(*, control: Path, state: Path, prefix: str, table: str, upstreams: Sequence[str], version: str) -> int:
+    """`serve` as a whole process: with logging to standard error, and room for many sockets."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return asyncio.run(
+        serve(control=control, state=state, prefix=prefix, table=table, upstreams=upstreams, version=version)
+    )
