@@ -97,6 +97,10 @@ class Refusal(OSError):
         self.words = words
 
 
+class LinkFailed(ConnectionError):
+    """What a program that makes the connection for us (ssh) said when it could not."""
+
+
 @contextmanager
 def explained(doing: str, address: Address) -> Iterator[None]:
     """Turn everything that the SDK and its transports raise into a `UserError`.
@@ -192,5 +196,8 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _last_words(chain: list[BaseException]) -> str:
+    said = next((e for e in chain if isinstance(e, LinkFailed)), None)
+    if said is not None:
+        return str(said)
     spoken = [e for e in chain if isinstance(e, OSError) and e.args and isinstance(e.args[-1], str)]
     return str((spoken or chain)[-1].args[-1] if (spoken or chain)[-1].args else (spoken or chain)[-1])

@@ -27,6 +27,7 @@ from docker.transport.basehttpadapter import BaseHTTPAdapter
 
 from netpolicy.errors import Exit, UserError
 from sidecars.engine.address import Address
+from sidecars.engine.errors import LinkFailed
 
 #: The newest API version whose answers this code was written for; an older engine is spoken to in its own.
 NEWEST = (1, 51)
@@ -113,6 +114,7 @@ class _Ssh(socket.socket):
 
     process: subprocess.Popen[bytes]
     words: IO[bytes]
+    said = ""
 
     @classmethod
     def open(cls, url: str) -> _Ssh:
@@ -139,15 +141,18 @@ class _Ssh(socket.socket):
         return made
 
     def last_words(self) -> str:
-        """What ssh printed on standard error."""
-        return os.pread(self.words.fileno(), 4000, 0).decode(errors="replace").strip()
+        """What ssh printed on standard error, once it has ended (it is given a moment)."""
+        if not self.words.closed:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(2)
+            self.said = os.pread(self.words.fileno(), 4000, 0).decode(errors="replace").strip()
+        return self.said
 
     def _real_close(self, *args: Any) -> None:
         # Not `close`: files made of the socket keep it open past that (ssl.SSLSocket hooks in here as well).
         super()._real_close(*args)  # type: ignore[misc]  # absent from typeshed
-        try:
-            self.process.wait(2)
-        except subprocess.TimeoutExpired:
+        self.last_words()
+        if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
         self.words.close()
@@ -164,12 +169,13 @@ class _Connection(urllib3.connection.HTTPConnection):
         self._pool.open.add(self.sock)
 
     def getresponse(self) -> Any:
+        used = self.sock
         try:
             return super().getresponse()
         except (OSError, urllib3.exceptions.HTTPError) as error:
             # An ssh that could not log in ends, and says why only on its standard error.
-            if isinstance(self.sock, _Ssh) and (words := self.sock.last_words()):
-                raise ConnectionError(words) from error
+            if isinstance(used, _Ssh) and (words := used.last_words()):
+                raise LinkFailed(words) from error
             raise
 
 
