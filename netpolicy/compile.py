@@ -24,8 +24,6 @@ _SSH = Service(ports.TCP, 22, 22)
 #: What a bare target means, beside SSH while that is on.
 DEFAULT = (Service(ports.TCP, 80, 80), Service(ports.TCP, 443, 443))
 _EVERYWHERE = ("0.0.0.0/0", "::/0")
-#: Queries to this port are answered by the gate, whichever server they name.
-_DNS = (Service(ports.TCP, 53, 53), Service(ports.UDP, 53, 53))
 
 
 def compile_policy(policy: Policy) -> Ruleset:
@@ -33,7 +31,6 @@ def compile_policy(policy: Policy) -> Ruleset:
     default = merged((*DEFAULT, _SSH)) if policy.ssh is not False else DEFAULT
     warnings: list[str] = []
     rules = [*policy.domains, *policy.allow, *_preset_rules(policy.active, warnings), *_ssh_rules(policy)]
-    warnings += _without_effect((*policy.domains, *policy.allow))
     opened = [(rule.target.host, rule.target.services or default, rule.origin) for rule in rules]
     return Ruleset(
         policy=policy.source,
@@ -61,14 +58,7 @@ def _preset_rules(presets: Iterable[Preset], warnings: list[str]) -> Iterator[Ru
 def _ssh_rules(policy: Policy) -> Iterator[Rule]:
     if policy.ssh == "any":
         for everywhere in _EVERYWHERE:
-            key = "firewall.ssh"
-            yield Rule(Target(ip_network(everywhere), (_SSH,)), None, Origin(policy.source, key, '"any"'))
-
-
-def _without_effect(rules: Iterable[Rule]) -> Iterator[str]:
-    for rule in rules:
-        if rule.target.services and not subtract(rule.target.services, _DNS):
-            yield f"{rule.origin} has no effect: the gate itself answers queries to port 53; dns.upstream chooses whom it asks"
+            yield Rule(Target(ip_network(everywhere), (_SSH,)), None, policy.ssh_origin)
 
 
 def _names(opened: Iterable[tuple[str, tuple[Service, ...], Origin]]) -> Iterator[NameRule]:

@@ -31,8 +31,7 @@ def decide(
         learned: The addresses that the DNS gate has opened so far.
         attachment: Where the workload stands, if known: its own network is free, its gateways are the host.
     """
-    if flow.address is not None:
-        flow = replace(flow, address=plain(flow.address))
+    flow = _normal(flow)
     local = _local(ruleset, flow, attachment)
     if local is not None:
         return local
@@ -45,6 +44,12 @@ def decide(
     if flow.name is not None:
         return _by_name(ruleset, flow, flow.name, tuple(learned))
     return _by_address(ruleset, flow, learned)
+
+
+def _normal(flow: Flow) -> Flow:
+    if flow.address is not None:
+        return replace(flow, address=plain(flow.address))
+    return replace(flow, name=(flow.name or "").lower().removesuffix("."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ def _by_name(ruleset: Ruleset, flow: Flow, name: str, learned: tuple[Learned, ..
     way = _open(ways, flow)
     if way is not None:
         return _allowed(Layer.DNS, way, f"{way.origin} allows {flow}")
-    addresses = {entry.address for entry in learned if entry.name == name}
+    addresses = dict.fromkeys(entry.address for entry in learned if entry.name == name)
     found = [_by_address(ruleset, Flow(flow.protocol, flow.port, None, address), learned) for address in addresses]
     if found and all(verdict.allowed for verdict in found):
         return replace(found[0], explanation=f"{found[0].explanation}, and {name} resolves to nothing else")
@@ -85,7 +90,10 @@ def _by_address(ruleset: Ruleset, flow: Flow, learned: Iterable[Learned]) -> Ver
     if ways:
         return _closed(flow, ways)
     return _denied(
-        flow, Layer.ADDRESS, None, f"no rule has the address {flow.address}, and no allowed name has resolved to it"
+        flow,
+        Layer.ADDRESS,
+        None,
+        f"no rule has the address {flow.address}; it opens only while an allowed name resolves to it",
     )
 
 

@@ -45,18 +45,18 @@ class Flow:
 class Layer(StrEnum):
     """Where a flow is decided; the order is the order a packet meets them."""
 
+    LOCAL = "local"
+    """On the workload's own machine, link or network, or at the host that the gate runs on."""
     OFF = "off"
     """The policy is switched off: everything passes."""
     DNS = "dns"
-    """The name is not answered, so no packet is ever sent."""
+    """By name, at the gate's DNS: an unknown name is not answered, so that no packet is ever sent."""
+    ADDRESS = "address"
+    """By address, at the packet filter: an allowed range, or an address learned for an allowed name; or neither."""
     PROTOCOL = "protocol"
     """The target is known to the policy, but not with this protocol."""
     PORT = "port"
     """The target is known to the policy with this protocol, but not at this port."""
-    ADDRESS = "address"
-    """No rule knows the address."""
-    LOCAL = "local"
-    """The workload's own network, or the host that the gate runs on."""
 
 
 class Identity(StrEnum):

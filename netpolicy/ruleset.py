@@ -104,6 +104,10 @@ class Ruleset:
         """The services of an allowed name, merged over its rules, sorted; empty where the name is not allowed."""
         return merged(s for rule in self.by_name.get(name, ()) for s in rule.services)
 
+    def services_at(self, address: Address) -> tuple[Service, ...]:
+        """The services of the allowed ranges around an address, merged, sorted; learned addresses are not known here."""
+        return merged(s for rule in self.by_prefix.around(address) for s in rule.services)
+
     def _meaning(self) -> dict[str, Any]:
         """What the rules open, in the one form that all rulesets which open the same have."""
         return {
@@ -143,18 +147,25 @@ class Ruleset:
         Raises:
             ValueError: the document is of another format version or malformed.
         """
+        try:
+            return cls._read(document)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"this is no ruleset: {type(error).__name__}: {error}") from error
+
+    @classmethod
+    def _read(cls, document: Mapping[str, Any]) -> Ruleset:
         if document.get("format") != FORMAT:
             raise ValueError(f"ruleset format {document.get('format')!r} is not {FORMAT}")
         mode = document["mode"]
         if mode not in ("enforce", "off"):
             raise ValueError(f"ruleset mode {mode!r} is neither 'enforce' nor 'off'")
         return cls(
-            policy=str(document["policy"]),
+            policy=_text(document["policy"]),
             mode=mode,
-            names=tuple(NameRule(n, _services(s), Origin(*o)) for n, s, o in document["names"]),
-            ranges=tuple(RangeRule(ip_network(n), _services(s), Origin(*o)) for n, s, o in document["ranges"]),
-            host=tuple(HostRule(Service(*s), Origin(*o)) for s, o in document["host"]),
-            warnings=tuple(document.get("warnings", ())),
+            names=tuple(NameRule(_text(n), _services(s), Origin(*o)) for n, s, o in document["names"]),
+            ranges=tuple(RangeRule(ip_network(_text(n)), _services(s), Origin(*o)) for n, s, o in document["ranges"]),
+            host=tuple(HostRule(*_services([s]), Origin(*o)) for s, o in document["host"]),
+            warnings=tuple(_text(w) for w in document.get("warnings", ())),
         )
 
 
@@ -163,7 +174,20 @@ def _service(service: Service) -> list[int]:
 
 
 def _services(rows: list[list[int]]) -> tuple[Service, ...]:
-    return tuple(Service(*row) for row in rows)
+    services = tuple(Service(*row) for row in rows)
+    for service in services:
+        numbers = (service.protocol, service.first, service.last)
+        if any(type(n) is not int for n in numbers) or not (
+            0 <= service.protocol <= 255 and 0 <= service.first <= service.last <= 65535
+        ):
+            raise ValueError(f"{numbers} is no service")
+    return services
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value
 
 
 def _origin(origin: Origin) -> list[str | None]:

@@ -11,7 +11,6 @@ from netpolicy.policy import target
 from netpolicy.policy.files import read_json
 from netpolicy.policy.problems import Problem, Refused
 from netpolicy.policy.reading import Reader
-from netpolicy.policy.target import Target
 from netpolicy.presets import Preset
 
 #: Where a project keeps presets of its own, below its directory.
@@ -33,18 +32,17 @@ def available(base: Path | None, problems: list[Problem]) -> dict[str, Preset]:
 
 
 def _read(path: Path, file: str, problems: list[Problem]) -> Preset | None:
-    document = read_json(path, file, problems)
-    if document is None:
-        return None
     before = len(problems)
-    reader = Reader(document, file=file, key="", problems=problems)
+    reader = Reader(read_json(path, file, problems) or {}, key="", owner=lambda _key: file, problems=problems)
+    if len(problems) > before:
+        return None
     reader.known(_KEYS)
     name = reader.text("name") or path.stem
     if name != path.stem:
         reader.refuse("name", name, f"must be the file's own name, {path.stem!r}")
     if not _NAME.match(path.stem):
-        reader.refuse("name", name, "a preset's name has lower-case letters, digits and hyphens; rename the file")
-    if not document.get("names") and not document.get("ranges"):
+        reader.refuse("", None, "a preset's name has lower-case letters, digits and hyphens; rename the file")
+    if not reader.document.get("names") and not reader.document.get("ranges"):
         reader.refuse("", None, 'a preset needs `names` or `ranges`, such as {"names": ["example.com"]}')
     preset = Preset(
         name=name,
@@ -52,22 +50,24 @@ def _read(path: Path, file: str, problems: list[Problem]) -> Preset | None:
         source=reader.text("source") or "",
         date=reader.text("date") or "",
         default=reader.boolean("default", False),
-        names=_targets(reader, "names"),
-        ranges=_targets(reader, "ranges"),
+        names=reader.texts("names", '["example.com"]', _name_target),
+        ranges=reader.texts("ranges", '["192.0.2.0/24"]', _range_target),
         file=file,
     )
     return preset if len(problems) == before else None
 
 
-def _targets(reader: Reader, name: str) -> tuple[str, ...]:
-    def check(entry: Any) -> str:
-        if not isinstance(entry, str):
-            raise Refused('must be a text such as "example.com" or "192.0.2.0/24:443"')
-        found: Target = target.parse(entry)
-        if isinstance(found.host, str) != (name == "names"):
-            raise Refused("names belong into `names`, addresses and networks into `ranges`")
-        return entry
+def _name_target(entry: Any) -> str:
+    return _target(entry, names=True)
 
-    example = '["example.com"]' if name == "names" else '["192.0.2.0/24"]'
-    texts = (reader.accept(key, entry, check) for key, entry in reader.entries(name, example))
-    return tuple(text for text in texts if text is not None)
+
+def _range_target(entry: Any) -> str:
+    return _target(entry, names=False)
+
+
+def _target(entry: Any, *, names: bool) -> str:
+    if not isinstance(entry, str):
+        raise Refused('must be a text such as "example.com" or "192.0.2.0/24:443"')
+    if isinstance(target.parse(entry).host, str) != names:
+        raise Refused("names belong into `names`, addresses and networks into `ranges`")
+    return entry

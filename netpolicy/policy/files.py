@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,7 @@ def read_json(path: Path, file: str, problems: list[Problem]) -> Mapping[str, An
     return None
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     with path.open("rb") as stream:
         data = stream.read(LARGEST_BYTES + 1)
     if len(data) > LARGEST_BYTES:
@@ -58,13 +60,42 @@ def _read(path: Path) -> Mapping[str, Any]:
     return document
 
 
-def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`: objects merge key by key, everything else replaces."""
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """Documents laid over each other, weakest first: (file as the user named it, document)."""
+
+    documents: tuple[tuple[str, Mapping[str, Any]], ...]
+
+    def merged(self) -> dict[str, Any]:
+        """One document: objects merge, lists and scalars replace."""
+        result: dict[str, Any] = {}
+        for _name, document in self.documents:
+            result = _merge(result, document)
+        return result
+
+    def owner(self, key: str) -> str:
+        """The file that says a key such as ``firewall.allow[2].host``: the strongest that has it, or cuts it short."""
+        steps: list[str] = re.findall(r"[^.\[\]]+", key)
+        names = (name for name, document in reversed(self.documents) if _says(document, steps))
+        return next(names, self.documents[0][0])
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)
-        result[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        result[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return result
+
+
+def _says(document: Any, steps: list[str]) -> bool:
+    for step in steps:
+        if not isinstance(document, Mapping):
+            return True
+        if step not in document:
+            return False
+        document = document[step]
+    return True
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

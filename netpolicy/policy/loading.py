@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from netpolicy.errors import Exit, UserError
-from netpolicy.policy.files import COMMITTED, LOCAL, merge, read_json
-from netpolicy.policy.model import Policy
-from netpolicy.policy.parsing import read
-from netpolicy.policy.problems import Problem, bad_policy
-from netpolicy.policy.reading import Reader
+from netpolicy.policy.files import COMMITTED, LOCAL, Layers, find, read_json
+from netpolicy.policy.model import DEFAULTS, Policy
+from netpolicy.policy.parsing import Place, read
+from netpolicy.policy.problems import Problem, bad_policy, shown
 
 _SECTION = "firewall"
-#: Keys of a policy that the configuration of a project has no use for at its top: a misplaced policy, not another section.
+#: Keys of a policy that the configuration of a project has no other use for at its top: a policy in the wrong place.
 _MISPLACED = ("domains", "allow", "presets", "host_access", "policy_file")
 
 
@@ -22,8 +21,8 @@ def load(path: Path | None, *, environ: Mapping[str, str] | None = None) -> Poli
     """Read a policy.
 
     Args:
-        path: A ``.cspace.json`` (its `firewall` object, under that of a ``.cspace.local.json`` beside it), or a file that is a
-            policy object itself, or a directory that holds a ``.cspace.json``; None for the built-in defaults.
+        path: A ``.cspace.json`` (its `firewall` object, under that of a ``.cspace.local.json`` beside it), or a directory that
+            holds one, or a file that is a policy object itself; None for the built-in defaults.
         environ: Where ``CSPACE_FIREWALL_DOMAINS`` is looked up; None for nowhere.
 
     Raises:
@@ -31,67 +30,88 @@ def load(path: Path | None, *, environ: Mapping[str, str] | None = None) -> Poli
     """
     problems: list[Problem] = []
     if path is None:
-        policy = read({}, source="built-in defaults", prefix="", base=None, environ=environ, problems=problems)
+        policy = read({}, Place(DEFAULTS), environ, problems)
+    elif path.is_dir() or path.name == COMMITTED:
+        policy = _project(path if path.is_dir() else path.parent, environ, problems)
     else:
-        policy = _load(path, environ, problems)
+        policy = _file(path, environ, problems)
     if problems:
         raise bad_policy(problems)
     return policy
 
 
-def _load(path: Path, environ: Mapping[str, str] | None, problems: list[Problem]) -> Policy:
-    folder = path if path.is_dir() else path.parent
-    files = [folder / COMMITTED, folder / LOCAL] if path.is_dir() or path.name == COMMITTED else [path]
-    found = [file for file in files if file.is_file()]
-    if not found or (not path.is_dir() and path not in found):
-        raise UserError(
-            "no-policy-file",
-            f"there is no policy file {path}",
-            hint="Name a .cspace.json, or a JSON file that is a policy (docs/policy.md).",
-            exit_status=Exit.BAD_INPUT,
-        )
-    merged: dict[str, Any] = {}
-    prefix = ""
+def replaced(text: str, place: Place, key: str, environ: Mapping[str, str] | None, problems: list[Problem]) -> Policy:
+    """The policy that `policy_file` names, which replaces everything but the environment."""
+    path = (place.base or Path()) / text
+    if not _exists(path):
+        problems.append(Problem(place.owner_of(key), key, text, f"there is no such file in {place.base or Path.cwd()}"))
+        return Policy()
+    document = read_json(path, text, problems) or {}
+    section, prefix = _section(document, path, text, problems)
+    if "policy_file" in section:
+        problems.append(Problem(text, "policy_file", section["policy_file"], "a policy file cannot name another one"))
+        return Policy()
+    return read(section, Place(text, prefix, None, place.base), environ, problems)
+
+
+def _project(folder: Path, environ: Mapping[str, str] | None, problems: list[Problem]) -> Policy:
+    found = [folder / name for name in (COMMITTED, LOCAL) if _exists(folder / name)]
+    if not found:
+        raise _missing(folder / COMMITTED)
+    documents = []
     for file in found:
-        document = read_json(file, _named(file), problems)
-        section, prefix = _section(document or {}, file, problems)
-        merged = merge(merged, section)
-    return read(merged, source=_named(found[-1]), prefix=prefix, base=folder, environ=environ, problems=problems)
+        document = read_json(file, _named(file), problems) or {}
+        _misplaced(document, _named(file), problems)
+        documents.append((_named(file), document))
+    layers = Layers(tuple(documents))
+    section = layers.merged().get(_SECTION, {})
+    return read(section, Place(_named(found[0]), _SECTION, layers.owner, folder), environ, problems)
 
 
-def _section(document: Mapping[str, Any], file: Path, problems: list[Problem]) -> tuple[Mapping[str, Any], str]:
-    if file.name not in (COMMITTED, LOCAL) and _SECTION not in document:
+def _file(path: Path, environ: Mapping[str, str] | None, problems: list[Problem]) -> Policy:
+    if not _exists(path):
+        raise _missing(path)
+    name = _named(path)
+    section, prefix = _section(read_json(path, name, problems) or {}, path, name, problems)
+    base = find(path.absolute().parent) or path.parent
+    return read(section, Place(name, prefix, None, base), environ, problems)
+
+
+def _section(document: Mapping[str, Any], path: Path, name: str, problems: list[Problem]) -> tuple[Any, str]:
+    """The policy object of a file, and the key that holds it."""
+    if _SECTION not in document and path.name not in (COMMITTED, LOCAL):
         return document, ""
+    _misplaced(document, name, problems)
+    return document.get(_SECTION, {}), _SECTION
+
+
+def _misplaced(document: Mapping[str, Any], name: str, problems: list[Problem]) -> None:
     for key in _MISPLACED:
         if key in document:
             problems.append(
-                Problem(_named(file), key, None, f'belongs inside `{_SECTION}`: {{"{_SECTION}": {{"{key}": ...}}}}')
+                Problem(name, key, None, f'belongs inside `{_SECTION}`: {{"{_SECTION}": {{"{key}": ...}}}}')
             )
-    section = document.get(_SECTION, {})
-    if not isinstance(section, Mapping):
-        problems.append(
-            Problem(_named(file), _SECTION, section, 'must be an object, such as {"domains": ["example.com"]}')
-        )
-        section = {}
-    return section, _SECTION
 
 
-def replaced(text: str, reader: Reader, *, base: Path | None, environ: Mapping[str, str] | None) -> Policy:
-    """The policy that `policy_file` names, which replaces everything else."""
-    path = (base or Path()) / text
-    document = read_json(path, text, reader.problems)
-    section, prefix = _section(document or {}, path, reader.problems)
-    if "policy_file" in section:
-        reader.problems.append(
-            Problem(text, "policy_file", section["policy_file"], "a policy file cannot name another one")
-        )
-        section = {key: value for key, value in section.items() if key != "policy_file"}
-    return read(section, source=text, prefix=prefix, base=base, environ=environ, problems=reader.problems)
+def _exists(path: Path) -> bool:
+    try:
+        return path.is_file() or path.is_fifo()
+    except ValueError:
+        return False
+
+
+def _missing(path: Path) -> UserError:
+    return UserError(
+        "no-policy-file",
+        f"there is no policy file {shown(str(path))}",
+        hint="Name a .cspace.json, or a JSON file that is a policy (docs/policy.md).",
+        exit_status=Exit.BAD_INPUT,
+    )
 
 
 def _named(path: Path) -> str:
     """The path as short as it can be said from here."""
     try:
-        return path.resolve().relative_to(Path.cwd()).as_posix()
+        return path.absolute().relative_to(Path.cwd()).as_posix()
     except ValueError:
         return path.as_posix()

@@ -11,6 +11,9 @@ from netpolicy.policy.target import Target
 from netpolicy.presets import Preset
 from netpolicy.services import Service
 
+#: The source of a policy that no file says.
+DEFAULTS = "built-in defaults"
+
 #: `ssh`: bare targets get tcp/22 (True) or not (False), or tcp/22 is open to every address ("any").
 Ssh = bool | Literal["any"]
 
@@ -68,8 +71,10 @@ class Dns:
 class Policy:
     """What a policy file says, checked. Equal policies have the same canonical form."""
 
-    source: str = field(default="built-in defaults", compare=False)
+    source: str = field(default=DEFAULTS, compare=False)
     """For people: the file it came from, as they named it."""
+    prefix: str = field(default="", compare=False)
+    """The key that holds the policy in that file; empty where the file is the policy."""
     enabled: bool = True
     domains: tuple[Rule, ...] = ()
     allow: tuple[Rule, ...] = ()
@@ -78,6 +83,7 @@ class Policy:
     active: tuple[Preset, ...] = ()
     """The presets that are on, sorted by name, with their data."""
     ssh: Ssh = True
+    ssh_origin: Origin = field(default=Origin(DEFAULTS, "ssh", '"any"'), compare=False)
     host_access: tuple[HostAccess, ...] = ()
     verify: Verify = Verify()
     dns: Dns = Dns()

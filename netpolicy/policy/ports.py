@@ -13,6 +13,8 @@ TCP, UDP = PROTOCOLS["tcp"], PROTOCOLS["udp"]
 #: Both numbers of the one word ``icmp``: a name may have addresses of either family.
 ICMP = (Service(PROTOCOLS["icmp"]), Service(PROTOCOLS["icmpv6"]))
 
+LAST = 65535
+
 _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?\Z", re.ASCII)
 
 
@@ -33,7 +35,7 @@ def services(ports: str | None, protocol: str | None) -> tuple[Service, ...]:
         raise Refused(f"say which ports: :443/{word}, or :*/{word} for every port")
     if ports == "*":
         wanted = (TCP, UDP) if word is None else (PROTOCOLS[word],)
-        return tuple(Service(number, 1, 65535) for number in wanted)
+        return tuple(Service(number, 1, LAST) for number in wanted)
     first, last = _numbers(ports)
     return (Service(TCP if word is None else PROTOCOLS[word], first, last),)
 
@@ -53,11 +55,16 @@ def written(wanted: Iterable[Service]) -> list[str]:
     if any(s in left for s in ICMP):
         words.append("icmp")
         left = [s for s in left if s not in ICMP]
-    everything = [Service(TCP, 1, 65535), Service(UDP, 1, 65535)]
+    everything = [Service(TCP, 1, LAST), Service(UDP, 1, LAST)]
     if all(s in left for s in everything):
         words.append("*")
         left = [s for s in left if s not in everything]
     return words + [str(service) for service in left]
+
+
+def no_such(port: int) -> str:
+    """The sentence for a port that is out of range."""
+    return f"port {port} does not exist; ports go from 1 to {LAST}"
 
 
 def _numbers(text: str) -> tuple[int, int]:
@@ -69,8 +76,8 @@ def _numbers(text: str) -> tuple[int, int]:
     first = int(match[1])
     last = int(match[2]) if match[2] else first
     for number in (first, last):
-        if not 1 <= number <= 65535:
-            raise Refused(f"port {number} does not exist; ports go from 1 to 65535")
+        if not 1 <= number <= LAST:
+            raise Refused(no_such(number))
     if last < first:
         raise Refused(f"the range {first}-{last} is backwards; write {last}-{first}")
     return first, last

@@ -63,5 +63,14 @@ def bad_policy(problems: Iterable[Problem]) -> UserError:
         message,
         hint="docs/policy.md shows every key.",
         exit_status=Exit.BAD_INPUT,
-        details={"problems": [asdict(row) for row in rows]},
+        details={"problems": [{**asdict(row), "value": _printable(row.value)} for row in rows]},
     )
+
+
+def _printable(value: Any) -> Any:
+    """The value itself, unless no terminal or file could hold it (lone surrogates)."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return shown(value)
+    return value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from netpolicy.addresses import plain
 from netpolicy.errors import Exit, UserError
 from netpolicy.flow import PORTED, PROTOCOLS, Flow
 from netpolicy.policy import target
@@ -24,25 +23,24 @@ def parse_flow(text: str) -> Flow:
         UserError: ``bad-target``, exit status 2.
     """
     try:
-        return _flow(text.strip())
+        return read(text.strip())
     except Refused as refusal:
         raise UserError("bad-target", f"{shown(text)}: {refusal}", exit_status=Exit.BAD_INPUT) from refusal
 
 
-def _flow(text: str) -> Flow:
+def read(text: str) -> Flow:
+    """The same, for the language itself. Raises Refused."""
     wanted = target.read(_plain_target(text))
     services = wanted.services or (_DEFAULT,)
     service = services[0]
-    if isinstance(wanted.host, str):
-        address = None
-    else:
-        if wanted.host.prefixlen != wanted.host.max_prefixlen:
-            raise Refused("a question is about one address, not a network; write one of its addresses")
-        address = plain(wanted.host.network_address)
     if service.first != service.last or (len(services) > 1 and service.protocol in PORTED):
         raise Refused("a question is about one port; write one such as :443")
-    name = wanted.host if isinstance(wanted.host, str) else None
-    return Flow(service.protocol, service.first or None, name, address)
+    port = service.first or None
+    if isinstance(wanted.host, str):
+        return Flow(service.protocol, port, name=wanted.host)
+    if wanted.host.prefixlen != wanted.host.max_prefixlen:
+        raise Refused("a question is about one address, not a network; write one of its addresses")
+    return Flow(service.protocol, port, address=wanted.host.network_address)
 
 
 def _plain_target(text: str) -> str:
@@ -53,6 +51,6 @@ def _plain_target(text: str) -> str:
     port = _SCHEMES.get(scheme.lower())
     if port is None:
         raise Refused(f"the port of {scheme}:// is not known here; write host:port")
-    authority = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2].removesuffix(":")
     has_port = ":" in authority.rpartition("]")[2]
     return authority if has_port else f"{authority}:{port}"

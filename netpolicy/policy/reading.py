@@ -8,17 +8,23 @@ from typing import Any, TypeVar
 from netpolicy.policy.problems import Problem, Refused, nearest
 
 T = TypeVar("T")
-_MISSING = object()
+
+#: Which file, as the user named it, says a key such as ``firewall.domains[2]``. Merged documents have several.
+Owner = Callable[[str], str]
 
 
 class Reader:
-    """One object of a document, at `key`, together with the problems found in it so far."""
+    """One object of a document, at `key`, together with the problems found so far in the whole document."""
 
-    def __init__(self, document: Mapping[str, Any], *, file: str, key: str, problems: list[Problem]) -> None:
-        self.document = document
-        self.file = file
+    def __init__(self, document: Any, *, key: str, owner: Owner, problems: list[Problem]) -> None:
         self.key = key
+        self.owner = owner
         self.problems = problems
+        self.document: Mapping[str, Any] = {}
+        if isinstance(document, Mapping):
+            self.document = document
+        else:
+            self.refuse(key, document, "must be an object, {...}")
 
     def path(self, name: str) -> str:
         """The key of an entry as messages name it."""
@@ -26,15 +32,14 @@ class Reader:
 
     def refuse(self, key: str, value: Any, message: str) -> None:
         """Note a problem."""
-        self.problems.append(Problem(self.file, key, value, message))
+        self.problems.append(Problem(self.owner(key), key, value, message))
 
-    def known(self, keys: Mapping[str, str] | tuple[str, ...], later: Mapping[str, str] | None = None) -> None:
+    def known(self, keys: tuple[str, ...], later: Mapping[str, str] | None = None) -> None:
         """Note every key that is not one of `keys`; `later` has a sentence for those that a coming version will have."""
         for name in self.document:
-            if name in keys:
-                continue
-            message = (later or {}).get(name) or f"unknown key; {nearest(name, keys)}"
-            self.refuse(self.path(name), None, message)
+            if name not in keys:
+                message = (later or {}).get(name) or f"unknown key; {nearest(name, keys)}"
+                self.refuse(self.path(name), None, message)
 
     def boolean(self, name: str, default: bool) -> bool:
         """An entry that is true or false."""
@@ -45,28 +50,24 @@ class Reader:
         return default
 
     def text(self, name: str) -> str | None:
-        """An entry that is text, if present."""
-        value = self.document.get(name)
-        if value is None and name not in self.document:
-            return None
-        if isinstance(value, str) and value:
-            return value
+        """An entry that is text; None where it is absent or wrong."""
+        value = self.document.get(name, "")
+        if isinstance(value, str) and (value or name not in self.document):
+            return value or None
         self.refuse(self.path(name), value, "must be a text that is not empty")
         return None
 
     def child(self, name: str) -> Reader:
         """An entry that is an object; empty where it is absent or wrong."""
-        value = self.document.get(name, {})
-        if not isinstance(value, Mapping):
-            self.refuse(self.path(name), value, "must be an object, {...}")
-            value = {}
-        return Reader(value, file=self.file, key=self.path(name), problems=self.problems)
+        return self.at(self.path(name), self.document.get(name, {}))
+
+    def at(self, key: str, document: Any) -> Reader:
+        """A reader for an object elsewhere in the same document."""
+        return Reader(document, key=key, owner=self.owner, problems=self.problems)
 
     def entries(self, name: str, example: str) -> Iterator[tuple[str, Any]]:
         """The entries of a list, each with its key; nothing where it is absent or wrong."""
-        value = self.document.get(name, _MISSING)
-        if value is _MISSING:
-            return
+        value = self.document.get(name, [])
         if not isinstance(value, list | tuple):
             self.refuse(self.path(name), value, f"must be a list, such as {example}")
             return
@@ -80,3 +81,8 @@ class Reader:
         except Refused as refusal:
             self.refuse(key, value, str(refusal))
             return None
+
+    def texts(self, name: str, example: str, read: Callable[[Any], str]) -> tuple[str, ...]:
+        """A list of texts that `read` accepts and puts into one form."""
+        found = [self.accept(key, entry, read) for key, entry in self.entries(name, example)]
+        return tuple(text for text in found if text is not None)

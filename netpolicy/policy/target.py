@@ -21,7 +21,10 @@ from netpolicy.addresses import plain_network, unroutable
 from netpolicy.policy import names, ports
 from netpolicy.policy.problems import Refused
 from netpolicy.ruleset import Network
-from netpolicy.services import Service, merged
+from netpolicy.services import Service, merged, subtract
+
+#: Queries to this port never get further than the gate.
+DNS = (Service(ports.TCP, 53, 53), Service(ports.UDP, 53, 53))
 
 _BRACKETS = re.compile(
     r"\[(?P<host>[^\]]*)\](?P<length>/[0-9]+)?(?::(?P<ports>[^/:]*))?(?:/(?P<protocol>.*))?\Z", re.ASCII
@@ -56,13 +59,7 @@ def parse(text: str) -> Target:
         Refused: with a sentence that says what would be right; also where a rule for it could have no effect.
     """
     found = read(text)
-    if isinstance(found.host, str):
-        if found.host.rpartition(".")[2] == "localhost":
-            raise Refused(
-                "localhost is the workload itself, which it always reaches; ports of the host are `host_access`"
-            )
-    elif (reason := unroutable(found.host)) is not None:
-        raise Refused(f"{reason}, which never leaves the workload's own link: no rule can open it")
+    _check(found)
     return found
 
 
@@ -76,13 +73,7 @@ def read(text: str) -> Target:
         raise Refused(f"this is a URL; {_instead_of_url(text)}")
     if "@" in text:
         raise Refused(f"a target has no user; write {text.rpartition('@')[2].partition(':')[0]}:22 for SSH")
-    form = (
-        _BRACKETS
-        if text.startswith("[")
-        else _BARE_V6
-        if text.count(":") > 1 and "." not in text.split(":", maxsplit=1)[0]
-        else _PLAIN
-    )
+    form = _form(text)
     match = form.match(text)
     if match is None:
         raise Refused("this is no target; write host, host:port, host:port/protocol or [IPv6]:port")
@@ -93,23 +84,21 @@ def read(text: str) -> Target:
         raise Refused("an IPv6 target with ports has brackets; write [address]:port or [network/length]:port")
     if given is None and protocol is None:
         return Target(host)
-    return of(host, ports.services(given, protocol))
+    return _fitting(host, ports.services(given, protocol))
 
 
-def of(host: str | Network, wanted: tuple[Service, ...]) -> Target:
-    """A target for these services; of the two numbers of ``icmp``, a network keeps the one of its family."""
-    if not isinstance(host, str):
-        other = ports.ICMP[host.version == 4]
-        wanted = tuple(service for service in wanted if service != other)
-    return Target(host, merged(wanted))
+def _form(text: str) -> re.Pattern[str]:
+    if text.startswith("["):
+        return _BRACKETS
+    looks_v6 = text.count(":") > 1 and "." not in text.partition(":")[0]
+    return _BARE_V6 if looks_v6 else _PLAIN
 
 
-def parse_host(text: str) -> str | Network:
-    """Read a host without ports. Raises Refused."""
-    target = parse(text)
-    if target.services:
-        raise Refused("this has ports already; write the host alone, and the ports under `ports`")
-    return target.host
+def of(host: str | Network, services: tuple[Service, ...]) -> Target:
+    """The target of a rule, from its parts. Raises Refused where the rule could have no effect."""
+    found = _fitting(host, services)
+    _check(found)
+    return found
 
 
 def host_text(host: str | Network) -> str:
@@ -127,6 +116,27 @@ def joined(host: str | Network, services: str) -> str:
     return f"[{text}]:{services}" if isinstance(host, IPv6Network) else f"{text}:{services}"
 
 
+def _check(found: Target) -> None:
+    """Refuse a target that no rule can open."""
+    if isinstance(found.host, str):
+        if found.host.rpartition(".")[2] == "localhost":
+            raise Refused(
+                "localhost is the workload itself, which it always reaches; ports of the host are `host_access`"
+            )
+    elif (reason := unroutable(found.host)) is not None:
+        raise Refused(f"{reason}, which never leaves the workload's own link: no rule can open it")
+    if found.services and not subtract(found.services, DNS):
+        raise Refused("the gate itself answers port 53, whichever server is named; `dns.upstream` chooses whom it asks")
+
+
+def _fitting(host: str | Network, services: tuple[Service, ...]) -> Target:
+    """Of the two numbers of ``icmp``, a network keeps the one of its family."""
+    if not isinstance(host, str):
+        other = ports.ICMP[host.version == 4]
+        services = tuple(service for service in services if service != other)
+    return Target(host, merged(services))
+
+
 def _host(text: str, length: str | None, form: re.Pattern[str]) -> str | Network:
     if form is _PLAIN and not _DIGITS.match(text):
         if length is not None:
@@ -134,6 +144,8 @@ def _host(text: str, length: str | None, form: re.Pattern[str]) -> str | Network
         return names.canonical(text)
     if "%" in text:
         raise Refused("an address has no zone here; write it without the part after %")
+    if form is _BRACKETS and ":" not in text:
+        raise Refused(f"brackets are for IPv6 addresses; write {text} without them")
     return network(f"{text}{length or ''}")
 
 

@@ -7,9 +7,11 @@ from ipaddress import ip_address
 from typing import Any
 
 from netpolicy.flow import Address
+from netpolicy.policy.ports import LAST, no_such
 from netpolicy.policy.problems import Refused
 
 PORT = 53
+_FORM = "a resolver's address, such as 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:5353"
 _BRACKETS = re.compile(r"\[(?P<address>[^\]]*)\](?::(?P<port>[0-9]{1,5}))?\Z", re.ASCII)
 _PLAIN = re.compile(r"(?P<address>[^:]*)(?::(?P<port>[0-9]{1,5}))?\Z", re.ASCII)
 
@@ -26,8 +28,8 @@ def parse(text: str) -> tuple[Address, int]:
             "must be a resolver's address, such as 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:53"
         ) from error
     number = PORT if port is None else int(port)
-    if not 1 <= number <= 65535:
-        raise Refused(f"port {number} does not exist; ports go from 1 to 65535")
+    if not 1 <= number <= LAST:
+        raise Refused(no_such(number))
     return found, number
 
 

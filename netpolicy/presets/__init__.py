@@ -60,6 +60,11 @@ def load(name: str) -> Preset:
     return from_document(document, name=name, file=f"preset:{name}", folder=_HERE)
 
 
+def naming(host: str) -> list[str]:
+    """The built-in presets that name a host (at any port), sorted."""
+    return [name for name in names() if any(text.partition(":")[0] == host for text in load(name).names)]
+
+
 def from_document(document: Mapping[str, Any], *, name: str, file: str, folder: Path) -> Preset:
     """The preset in a document whose form has been checked."""
     ranges = list(document.get("ranges", ()))

@@ -1,0 +1,126 @@
+"""Say what would happen to a connection, and by which rule. Nothing is sent.
+
+TARGET is host, host:port, host:port/protocol, host/icmp, a URL, or git's user@host:path. Without a port it means tcp/443, and
+everything else that the policy opens for that host is listed as well. The policy is FILE, or that of the project around the
+working directory (.cspace.json with .cspace.local.json over it), or the built-in defaults; CSPACE_FIREWALL_DOMAINS adds to it.
+
+Exit status 0: allowed; 1: denied; 2: bad target or bad policy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from netpolicy import presets
+from netpolicy.compile import compile_policy
+from netpolicy.decide import decide
+from netpolicy.errors import Exit
+from netpolicy.flow import Flow, Identity, Layer, Verdict
+from netpolicy.policy import Policy, find, load, parse_flow
+from netpolicy.policy.files import COMMITTED
+from netpolicy.policy.model import DEFAULTS
+from netpolicy.ruleset import Ruleset
+
+_LAYERS = {
+    Layer.LOCAL: "on the workload's own machine, link or network, or at its host",
+    Layer.OFF: "the firewall is switched off",
+    Layer.DNS: "by name, before any packet is sent",
+    Layer.ADDRESS: "by address, at the packet filter",
+    Layer.PROTOCOL: "the target is known, but not with this protocol",
+    Layer.PORT: "the target is known, but not at this port",
+}
+_IDENTITIES = {
+    Identity.IP: "whoever else serves from the same address is reachable too",
+    Identity.NONE: "nobody's identity is claimed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One way to allow a flow."""
+
+    file: str
+    key: str
+    add: str | bool
+    """What to append to the list at `key`, or what to set it to."""
+
+    def __str__(self) -> str:
+        value = json.dumps(self.add)
+        return (
+            f"set {self.key} to {value} in {self.file}"
+            if self.add is True
+            else f"add {value} to {self.key} in {self.file}"
+        )
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("target", metavar="TARGET", help="what to connect to, such as github.com or 192.0.2.1:22")
+    parser.add_argument(
+        "--policy", type=Path, metavar="FILE", help="a .cspace.json, its directory, or a policy as JSON"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judge one target."""
+    flow = parse_flow(args.target)
+    policy = load(find(Path.cwd()) if args.policy is None else args.policy, environ=os.environ)
+    ruleset = compile_policy(policy)
+    verdict = decide(ruleset, flow)
+    document = {
+        "target": args.target,
+        "flow": str(flow),
+        **asdict(verdict),
+        "advice": [asdict(advice) for advice in advise(policy, flow, verdict)],
+        "opened": opened(ruleset, flow),
+        "policy": policy.source,
+        "ruleset": ruleset.id,
+        "mode": ruleset.mode,
+        "warnings": list(ruleset.warnings),
+    }
+    text = json.dumps(document) if args.json else "\n".join(lines(policy, ruleset, flow, verdict))
+    print(text)  # noqa: T201
+    return Exit.OK if verdict.allowed else Exit.DENIED
+
+
+def lines(policy: Policy, ruleset: Ruleset, flow: Flow, verdict: Verdict) -> list[str]:
+    """The answer for people."""
+    rows = [("layer", f"{verdict.layer}: {_LAYERS[verdict.layer]}"), ("why", verdict.explanation)]
+    if verdict.rule is not None:
+        rows.append(("rule" if verdict.allowed else "nearest", str(verdict.rule)))
+        if verdict.rule.reason:
+            rows.append(("reason", verdict.rule.reason))
+    if verdict.allowed:
+        rows.append(("identity", f"{verdict.identity}: {_IDENTITIES[verdict.identity]}"))
+    rows.append(("policy", f"{policy.source}, ruleset {ruleset.id}"))
+    services = opened(ruleset, flow)
+    if verdict.allowed and len(services) > 1:
+        rows.append(("opened", ", ".join(services)))
+    rows += [("to allow" if i == 0 else "or", str(advice)) for i, advice in enumerate(advise(policy, flow, verdict))]
+    rows += [("warning", warning) for warning in ruleset.warnings]
+    return [f"{'allowed' if verdict.allowed else 'denied'}  {flow}", *(f"  {name:<8}  {text}" for name, text in rows)]
+
+
+def advise(policy: Policy, flow: Flow, verdict: Verdict) -> list[Advice]:
+    """What to put where so that the flow is allowed, the narrowest first; nothing where the policy cannot say it."""
+    if verdict.suggestion is None:
+        return []
+    file, prefix = (COMMITTED, "firewall") if policy.source == DEFAULTS else (policy.source, policy.prefix)
+    below = f"{prefix}." if prefix else ""
+    on = {preset.name for preset in policy.active}
+    offering = [name for name in presets.naming(flow.name or "") if name not in on]
+    return [
+        Advice(file, f"{below}allow", verdict.suggestion),
+        *(Advice(file, f"{below}presets.{name}", True) for name in offering),
+    ]
+
+
+def opened(ruleset: Ruleset, flow: Flow) -> list[str]:
+    """Everything that the policy opens for the flow's host, such as ``443/tcp``."""
+    services = ruleset.services_of(flow.name or "") if flow.address is None else ruleset.services_at(flow.address)
+    return [str(service) for service in services]
