@@ -9,8 +9,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-#: `creating` to `stopping` are the phases of ARCHITECTURE 13; `ready`, `degraded` and `failed` last.
-State = Literal["creating", "locked", "starting", "verifying", "ready", "degraded", "failed", "stopping"]
+#: An instance's phase. `ready`, `degraded`, `failed` and `stopped` last; the others pass.
+State = Literal[
+    "creating", "locked", "starting", "verifying", "ready", "degraded", "failed", "stopped", "stopping"
+]  # fmt: skip
 
 
 class Result(BaseModel):
@@ -20,13 +22,17 @@ class Result(BaseModel):
 
 
 class Probe(Result):
-    """One connection that was tried for real."""
+    """One target that was tried for real."""
 
     target: str
+    state: Literal["proven", "unproven", "failed"]
     outcome: str
-    """``reached``, ``refused``, ``dns-denied``, ``timeout``, ..."""
+    """From inside: ``reached``, ``refused``, ``dns-denied``, ``timeout``, ..."""
     milliseconds: float | None = None
-    detail: str | None = None
+    control: str | None = None
+    """The outcome of the same probe from the unfiltered side."""
+    reason: str | None = None
+    """Why it proves nothing, or what is wrong."""
 
 
 class Verification(Result):
@@ -53,6 +59,8 @@ class Firewall(Result):
     """Packets refused so far."""
     unresolved: list[str] = []
     """Allowed names that do not resolve now; they stay closed until they do."""
+    warnings: list[str] = []
+    """What the policy asks for and could not be done as asked."""
 
 
 class Instance(Result):
@@ -70,6 +78,8 @@ class Instance(Result):
     container: str = ""
     created: str = ""
     """RFC 3339, UTC."""
+    notes: list[str] = []
+    """What was not carried in, said once when it is made."""
 
 
 class Unsaved(Result):
@@ -180,3 +190,21 @@ class Diagnosis(Result):
     def healthy(self) -> bool:
         """Whether nothing failed; warnings are healthy."""
         return all(check.state != "failed" for check in self.checks)
+
+
+class Image(Result):
+    """One of our images."""
+
+    name: str
+    id: str
+    built: bool
+    """Whether it was built now; otherwise it was right as it was."""
+
+
+class EngineFound(Result):
+    """The Docker engine in use."""
+
+    address: str
+    version: str
+    actions: list[str] = []
+    """What was done to have it; empty when it was there."""

@@ -20,6 +20,7 @@ class Exit:
     MISSING = 3
     CONFLICT = 4
     FAILED = 5
+    DEFECT = 70
     INTERRUPTED = 130
 
 

@@ -3,18 +3,25 @@
 A verb is a module with ``configure(parser)`` and ``run(args) -> int``. `--json` is the verb's own option; where it is set,
 errors are printed as one JSON object on standard output, ``{"error": {"code", "message", "hint", "details"}}``; otherwise as
 text on standard error.
+
+SIGTERM and SIGHUP end a verb the way Ctrl-C does, so that what it was making is taken back. What escapes a verb as another
+exception than `UserError` is either the machine's trouble (disk full, no permission) or a defect of ours, and is told as such.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, NoReturn
 
 from netpolicy.errors import Exit, UserError
@@ -29,6 +36,30 @@ class Verb:
     """Imported only when the verb is used or asked for help."""
     help: str
     """One line, lower case, no full stop."""
+
+
+class Ended(KeyboardInterrupt):
+    """SIGTERM or SIGHUP has come. A KeyboardInterrupt, because it asks for the same: take back what is half-made, and end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+#: System errors that say something about the machine, not about our code.
+_MACHINE = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+    }
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,18 +83,24 @@ class Program:
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run one command line; returns the exit status and raises nothing."""
         words = list(sys.argv[1:] if argv is None else argv)
+        as_json = _wants_json(words)
         try:
-            return self._dispatch(words)
+            with _ended_by_signals():
+                return self._dispatch(words)
         except UserError as error:
-            render(error, as_json=_wants_json(words))
-            return error.exit_status
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)  # noqa: T201
-            return Exit.INTERRUPTED
+            return _told(error, as_json)
+        except SystemExit as end:
+            # argparse has answered --help.
+            return end.code if isinstance(end.code, int) else Exit.OK
+        except KeyboardInterrupt as stop:
+            number = stop.number if isinstance(stop, Ended) else signal.SIGINT
+            return _told(UserError("interrupted", "interrupted", exit_status=128 + number), as_json)
         except BrokenPipeError:
             # The reader has gone (`| head`); nothing more can be said, and Python would complain again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
+        except Exception as error:  # noqa: BLE001  # the last door: a traceback's own status, 1, would mean "denied"
+            return _told(_unexpected(self.name, error), as_json)
 
     def _dispatch(self, words: list[str]) -> int:
         if not words or words[0] in ("-h", "--help", "help"):
@@ -106,6 +143,46 @@ class Program:
         near = difflib.get_close_matches(word, [v.name for v in self.verbs], n=1)
         hint = f"Did you mean '{self.name} {near[0]}'?" if near else f"See '{self.name} --help'."
         return UserError("usage", f"{self.name}: unknown verb {word!r}", hint=hint, exit_status=Exit.BAD_INPUT)
+
+
+def _told(error: UserError, as_json: bool) -> int:
+    render(error, as_json=as_json)
+    return error.exit_status
+
+
+def _unexpected(program: str, error: Exception) -> UserError:
+    """The machine's trouble in its own words; anything else is ours, and its traceback goes to standard error first."""
+    if isinstance(error, OSError) and error.errno in _MACHINE:
+        where = f"{error.filename}: " if error.filename else ""
+        return UserError("system", f"{where}{error.strerror}", details={"errno": errno.errorcode[error.errno]})
+    import traceback
+
+    traceback.print_exception(error)
+    return UserError(
+        "defect",
+        f"{type(error).__name__}: {error}",
+        hint=f"This is a defect of {program}, not of yours. Please report it with the lines above.",
+        exit_status=Exit.DEFECT,
+    )
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise `Ended` in the block, unless they are ignored (nohup) or we are not the main thread."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise Ended(number)
+
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def render(error: UserError, *, as_json: bool) -> None:

@@ -28,8 +28,8 @@ from sidecars.progress import Reporter, Step
 FIREWALL = Firewall(state="enforced", policy=".cspace.json", ruleset="0123456789ab", names=2, ranges=0, refused=3)
 PROOF = Verification(
     state="verified",
-    blocked=[Probe(target="example.com", outcome="dns-denied", milliseconds=1.5)],
-    allowed=[Probe(target="https://api.github.com/zen", outcome="reached", milliseconds=80)],
+    blocked=[Probe(target="example.com", state="proven", outcome="dns-denied", milliseconds=1.5, control="reached")],
+    allowed=[Probe(target="https://api.github.com/zen", state="proven", outcome="reached", milliseconds=80)],
 )
 
 
