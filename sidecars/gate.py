@@ -120,6 +120,17 @@ def find(engine: Engine, name: str = NAME) -> ContainerInfo | None:
     return found if found is not None and found.labels.get(ROLE) == "gate" else None
 
 
+@contextmanager
+def conversation(engine: Engine, container: ContainerInfo, *, seconds: float = 30.0) -> Iterator[GateClient]:
+    """A conversation with the gate that `find` has found; starts and checks nothing.
+
+    Raises:
+        UserError: ``gate-gone``, ``gate-unreachable``, ``not-running``.
+    """
+    with _client(engine, container.id, seconds) as client:
+        yield client
+
+
 def _spec(name: str, image: str, upstreams: Sequence[str], prefix: str) -> ContainerSpec:
     command = ["netpolicy", "gate", "serve", "--socket", SOCKET, "--state", STATE, "--prefix", prefix]
     for upstream in upstreams:

@@ -6,8 +6,8 @@ knows Docker: whoever can run a program on the other side is a `Box`.
 
 from sidecars.workspace.box import Box, Ended
 from sidecars.workspace.bundle import bundled
-from sidecars.workspace.clone import Cloned, clone
+from sidecars.workspace.clone import Cloned, clone, exists
 from sidecars.workspace.source import Source, inspect
 from sidecars.workspace.unsaved import Unsaved, unsaved
 
-__all__ = ["Box", "Cloned", "Ended", "Source", "Unsaved", "bundled", "clone", "inspect", "unsaved"]
+__all__ = ["Box", "Cloned", "Ended", "Source", "Unsaved", "bundled", "clone", "exists", "inspect", "unsaved"]

@@ -6,7 +6,7 @@ workspace, and a workspace is never taken for a clone that was cut off: files ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from netpolicy.errors import Exit, UserError
 from sidecars.workspace.box import Box
 from sidecars.workspace.source import Source
 
-_CHUNK = 1 << 18
+_CHUNK = 1 << 20
 
 #: Reads exactly `size` bytes: the end of a stream does not reach every engine's containers.
 _SCRIPT = r"""
@@ -66,8 +66,17 @@ def exists(box: Box, folder: str = "/workspace") -> bool:
     return box.run(["test", "-e", f"{folder}/.git/index"]).status == 0
 
 
-def clone(box: Box, source: Source, bundle: Path, folder: str = "/workspace") -> Cloned:
+def clone(
+    box: Box, source: Source, bundle: Path, folder: str = "/workspace", progress: Callable[[float], None] | None = None
+) -> Cloned:
     """Send the bundle and clone from it at the source's branch, with origin set to the upstream's URL.
+
+    Args:
+        box: Where the workspace is.
+        source: What the bundle was made of.
+        bundle: The file.
+        folder: The workspace's folder in the box, which exists.
+        progress: Told what fraction was sent, 0 to 1; may raise to cancel.
 
     Raises:
         UserError: ``workspace-failed`` with git's own words; ``workspace-occupied`` where files without a repository are found.
@@ -79,7 +88,7 @@ def clone(box: Box, source: Source, bundle: Path, folder: str = "/workspace") ->
         source.commit, source.origin or "", "yes" if source.tracking else "", source.default or "",
         identity.get("user.name", ""), identity.get("user.email", ""), folder, *source.refspecs,
     ]  # fmt: skip
-    ended = box.run(argv, _chunks(bundle))
+    ended = box.run(argv, _chunks(bundle, size, progress))
     if ended.status == 21:
         raise UserError(
             "workspace-occupied",
@@ -97,7 +106,11 @@ def clone(box: Box, source: Source, bundle: Path, folder: str = "/workspace") ->
     return Cloned(lines[0], lines[1] if len(lines) > 1 else None)
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
+def _chunks(path: Path, size: int, progress: Callable[[float], None] | None) -> Iterator[bytes]:
+    sent = 0
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
+            if progress is not None:
+                progress(sent / size)
             yield chunk
+            sent += len(chunk)

@@ -70,12 +70,12 @@ class Unsaved:
         }
 
 
-def unsaved(box: Box, host: Path | None, folder: str = "/workspace") -> Unsaved:
+def unsaved(box: Box, hosts: Sequence[Path] = (), folder: str = "/workspace") -> Unsaved:
     """Find what would be lost with the workspace.
 
     Args:
         box: Where the workspace is.
-        host: The repository on the host, where it still exists; commits that one of its references reaches are safe.
+        hosts: Repositories on the host, those that still exist; commits that one of their references reaches are safe.
         folder: The workspace's folder in the box.
 
     Raises:
@@ -94,8 +94,10 @@ def unsaved(box: Box, host: Path | None, folder: str = "/workspace") -> Unsaved:
         elif kind == "C":
             commit, _, subject = rest.partition(" ")
             commits.append((commit, subject))
-    safe = kept(host, [commit for commit, _ in commits]) if host else frozenset()
-    return Unsaved(tuple(files), tuple(pair for pair in commits if pair[0] not in safe))
+    for host in hosts:
+        safe = kept(host, [commit for commit, _ in commits])
+        commits = [pair for pair in commits if pair[0] not in safe]
+    return Unsaved(tuple(files), tuple(commits))
 
 
 def kept(root: Path, commits: Sequence[str]) -> frozenset[str]:

@@ -188,7 +188,7 @@ def test_a_clone_that_was_cut_off_is_taken_up_again(host: Path, tmp_path: Path, 
         cloned(inspect(host), inside, Folder(fail=str(broken)))
     assert caught.value.code == "workspace-failed"
     assert not exists(Folder(), str(inside))
-    assert not unsaved(Folder(), host, str(inside))
+    assert not unsaved(Folder(), [host], str(inside))
     cloned(inspect(host), inside)
     assert git(inside, "status", "--porcelain") == ""
     assert not (inside / ".cspace-clone").exists()
@@ -202,7 +202,7 @@ def test_files_without_a_repository_are_never_overwritten(host: Path, tmp_path: 
         cloned(inspect(host), inside)
     assert caught.value.code == "workspace-occupied"
     assert [path.name for path in inside.iterdir()] == ["precious"]
-    assert unsaved(Folder(), host, str(inside)).files == ("precious",)
+    assert unsaved(Folder(), [host], str(inside)).files == ("precious",)
 
 
 def test_an_inherited_git_dir_does_not_aim_us_elsewhere(
@@ -335,9 +335,9 @@ def inside(host: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.requirement("I8")
 def test_a_fresh_workspace_holds_nothing_that_would_be_lost(host: Path, inside: Path) -> None:
-    assert not unsaved(Folder(), host, str(inside))
+    assert not unsaved(Folder(), [host], str(inside))
     # Without the host's repository the commit that was never pushed is the workspace's alone.
-    (only,) = unsaved(Folder(), None, str(inside)).commits
+    (only,) = unsaved(Folder(), [], str(inside)).commits
     assert only == (git(host, "rev-parse", "HEAD"), "add three")
 
 
@@ -350,7 +350,7 @@ def test_uncommitted_files_would_be_lost_ignored_ones_not(host: Path, inside: Pa
     (inside / "two").unlink()
     (inside / "dir ä").mkdir()
     (inside / "dir ä/|new\nfile").write_text("x")
-    assert set(unsaved(Folder(), host, str(inside)).files) == {".gitignore", "one", "two", "dir ä/"}
+    assert set(unsaved(Folder(), [host], str(inside)).files) == {".gitignore", "one", "two", "dir ä/"}
 
 
 @pytest.mark.requirement("I8")
@@ -364,14 +364,14 @@ def test_commits_on_any_branch_stash_or_detached_head_would_be_lost_until_somebo
     detached = commit(inside, "six")
     (inside / "one").write_text("stashed")
     git(inside, "stash")
-    found = unsaved(Folder(), host, str(inside))
+    found = unsaved(Folder(), [host], str(inside))
     assert {on_main, on_side, detached} < {identity for identity, _ in found.commits}
     assert any("WIP" in subject for _, subject in found.commits)
     git(inside, "stash", "drop")
     git(inside, "update-ref", "refs/remotes/origin/side", on_side)  # as a push does
-    assert [identity for identity, _ in unsaved(Folder(), host, str(inside)).commits] == [detached]
+    assert [identity for identity, _ in unsaved(Folder(), [host], str(inside)).commits] == [detached]
     git(host, "fetch", "-q", str(inside), f"{detached}:refs/heads/saved")
-    assert not unsaved(Folder(), host, str(inside))
+    assert not unsaved(Folder(), [host], str(inside))
 
 
 def test_commits_that_the_host_has_but_no_reference_reaches_are_not_safe(host: Path, inside: Path) -> None:
@@ -379,26 +379,26 @@ def test_commits_that_the_host_has_but_no_reference_reaches_are_not_safe(host: P
     git(host, "fetch", "-q", str(inside), f"{made}:refs/heads/gone")
     git(host, "branch", "-q", "-D", "gone")
     assert kept(host, [made, git(host, "rev-parse", "HEAD"), "0" * 40]) == {git(host, "rev-parse", "HEAD")}
-    assert [identity for identity, _ in unsaved(Folder(), host, str(inside)).commits] == [made]
+    assert [identity for identity, _ in unsaved(Folder(), [host], str(inside)).commits] == [made]
 
 
 def test_work_in_further_worktrees_counts(host: Path, inside: Path, tmp_path: Path) -> None:
     git(inside, "worktree", "add", "-q", "-b", "side", str(tmp_path / "side tree"))
     (tmp_path / "side tree/draft").write_text("x")
-    assert unsaved(Folder(), host, str(inside)).files == ("draft",)
+    assert unsaved(Folder(), [host], str(inside)).files == ("draft",)
 
 
 def test_a_workspace_without_anything_is_empty(tmp_path: Path) -> None:
-    assert not unsaved(Folder(), None, str(tmp_path / "missing"))
+    assert not unsaved(Folder(), [], str(tmp_path / "missing"))
     (tmp_path / "empty").mkdir()
-    assert not unsaved(Folder(), None, str(tmp_path / "empty"))
+    assert not unsaved(Folder(), [], str(tmp_path / "empty"))
 
 
 @pytest.mark.parametrize("part", ["HEAD", "index", "config"])
 def test_a_broken_repository_is_not_taken_for_an_empty_one(inside: Path, host: Path, part: str) -> None:
     (inside / ".git" / part).write_text("[nonsense")
     with pytest.raises(UserError) as caught:
-        unsaved(Folder(), host, str(inside))
+        unsaved(Folder(), [host], str(inside))
     assert caught.value.code == "work-unknown"
 
 
@@ -407,7 +407,7 @@ def test_a_repository_made_by_hand_without_commits_is_listed(host: Path, tmp_pat
     git(tmp_path, "init", "-q", str(folder))
     (folder / "a").write_text("a")
     git(folder, "add", "a")
-    assert unsaved(Folder(), host, str(folder)).files == ("a",)
+    assert unsaved(Folder(), [host], str(folder)).files == ("a",)
 
 
 def test_losses_are_described_in_bounded_lines() -> None:

@@ -1,0 +1,91 @@
+"""In which phase an instance is, from what can be seen now. Pure.
+
+What was recorded is believed only where nothing better can be seen: an instance is `ready` because its container runs and the
+gate says that the rules in force were verified, not because somebody once wrote that it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from netpolicy.gate.protocol import State
+from sidecars.instance.model import Phase
+from sidecars.instance.objects import Objects
+from sidecars.journal import Entry
+
+_UNDERWAY = frozenset({Phase.CREATING, Phase.LOCKED, Phase.STARTING, Phase.VERIFYING, Phase.STOPPING})
+_SHOWN_NAMES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of one instance."""
+
+    objects: Objects
+    state: State | None = None
+    """What the gate says of its network; None where it says nothing."""
+    gate: str | None = None
+    """Why the gate says nothing of anything; None where it answers."""
+    entry: Entry | None = None
+    """The last thing recorded."""
+    holder: str | None = None
+    """Who is changing it now."""
+
+
+def assess(facts: Facts) -> tuple[Phase, tuple[str, ...]]:
+    """The phase, and the reasons why it is not simply ready."""
+    objects, entry = facts.objects, facts.entry
+    recorded = Phase(entry.phase) if entry is not None and entry.phase in Phase.__members__.values() else None
+    if facts.holder is not None and recorded in _UNDERWAY:
+        return recorded, (f"{facts.holder} is working on it",)
+    if objects.network is None or objects.dev is None or objects.workspace is None:
+        return Phase.FAILED, (_half_made(objects, recorded),)
+    if not objects.dev.running:
+        if recorded is Phase.FAILED and entry is not None:
+            return Phase.FAILED, entry.reasons
+        return Phase.STOPPED, ("its container does not run; 'cspace up NAME' starts it behind its firewall",)
+    if facts.state is None or facts.state.attachment.networks != objects.network.subnets:
+        why = facts.gate or "the gate does not know its network"
+        return Phase.DEGRADED, (f"{why}: what was denied stays denied; 'cspace up NAME' repairs it",)
+    return _by_gate(facts.state)
+
+
+def _half_made(objects: Objects, recorded: Phase | None) -> str:
+    if recorded is Phase.STOPPING:
+        return "its removal was interrupted; 'cspace down NAME' finishes it"
+    parts = {"network": objects.network, "container": objects.dev, "workspace": objects.workspace}
+    missing = " and ".join(name for name, there in parts.items() if there is None)
+    return f"it has no {missing}; 'cspace up NAME' completes it, 'cspace down NAME' removes it"
+
+
+def _by_gate(state: State) -> tuple[Phase, tuple[str, ...]]:
+    if state.phase == "locked":
+        return Phase.LOCKED, ("no policy is in force: nothing passes; 'cspace up NAME' applies it",)
+    if state.phase == "off":
+        return Phase.READY, (FIREWALL_OFF,)
+    if state.verification is None:
+        return Phase.DEGRADED, ("the rules in force have not been verified; 'cspace up NAME' does it",)
+    proven = state.verification.get("state")
+    reasons = [str(reason) for reason in state.verification.get("reasons", ())]
+    if proven == "breached":
+        return Phase.FAILED, tuple(reasons)
+    reasons += shortcomings(state)
+    return (Phase.DEGRADED if reasons or proven != "verified" else Phase.READY), tuple(reasons)
+
+
+#: Every listing of an instance without a firewall carries this.
+FIREWALL_OFF = "the firewall is off: everything may leave (firewall.enabled is false)"
+
+
+def shortcomings(state: State) -> list[str]:
+    """What the gate could not do of what the policy asks; closed, all of it."""
+    found = list(state.warnings)
+    if state.unresolved:
+        shown = ", ".join(state.unresolved[:_SHOWN_NAMES])
+        more = len(state.unresolved) - _SHOWN_NAMES
+        names = "name does" if len(state.unresolved) == 1 else "names do"
+        found.append(
+            f"{len(state.unresolved)} allowed {names} not resolve now and stay closed until they do: {shown}"
+            + (f" and {more} more" if more > 0 else "")
+        )
+    return found
