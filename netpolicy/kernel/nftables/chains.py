@@ -89,7 +89,9 @@ class Writer:
     def lock(self) -> list[Message]:
         """Rules that refuse everything, and dispatch to them."""
         rules = [
+            *self._foreign_sources("out_"),
             *self._neighbour_rules(),
+            *self._foreign_sources("host_"),
             self._rule("out_", *self._refuse(), comment=self._comment("locked")),
             self._rule("in_", e.goto("refuse")),
             self._rule("host_", *self._refuse()),
@@ -179,11 +181,11 @@ class Writer:
             yield self._rule("host_", *icmpv6_type(kind), e.drop())
 
     def _foreign_sources(self, chain: str) -> Iterator[Message]:
-        """A workload that forges its sender could write into the connections of others."""
+        """A forged sender could write into the connections of others, and have a refusal carry bytes to anywhere: silence."""
         for version in _FAMILIES:
             outside = e.not_in(self._networks(version))
             check = (*e.family_is(version), e.load_source(version), *outside)
-            yield self._rule(chain, *check, *self._refuse())
+            yield self._rule(chain, *check, e.count(self.counter), e.drop())
 
     def _replies(self, chain: str) -> Iterator[Message]:
         yield self._rule(chain, *_REPLIES, e.accept())

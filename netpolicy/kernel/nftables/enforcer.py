@@ -61,7 +61,12 @@ class NftablesEnforcer:
         Where the table exists the shared rules are put in order in place, and attachments stay in force.
         """
         with self._doing("install the firewall"):
-            self._link.transaction(layout.install(self._table, prefix))
+            try:
+                self._link.transaction(layout.install(self._table, prefix))
+            except KernelError as error:
+                if error.number not in (errno.ENOENT, errno.EOPNOTSUPP):
+                    raise
+                self._link.transaction(layout.install(self._table, prefix, can_look_back=False))
             self._forget_ranges(self._read.sets())
 
     def uninstall(self) -> None:

@@ -10,6 +10,9 @@
 The maps find an attachment's chain in one step, however many there are, and their chains never come back. So what reaches
 the rules for the prefix has no attachment. Packets of other interfaces pass untouched (policy accept), and what we accept
 still meets the chains of others: priority -1 is before theirs, and an accept ends only our own chain.
+
+A refusal is a packet too, and it carries bytes of what it refuses. Sent to a forged sender it would carry them anywhere, so
+nobody is answered but along the way the packet came.
 """
 
 from __future__ import annotations
@@ -37,8 +40,15 @@ ICMPV6: Final = 58
 _NEIGHBOURS: Final = (135, 136)
 
 
-def install(table: Table, prefix: str | None) -> list[Message]:
-    """The messages that make all of it, or put the shared rules in order where it exists."""
+def install(table: Table, prefix: str | None, *, can_look_back: bool = True) -> list[Message]:
+    """The messages that make all of it, or put the shared rules in order where it exists.
+
+    Args:
+        table: Ours.
+        prefix: Of the interfaces that are locked while no policy is attached to them; None locks none.
+        can_look_back: Whether the kernel can look up the way back to a sender (``nft_fib``). Without it, interfaces that are
+            locked by their prefix are met with silence; attachments know the senders they have.
+    """
     messages = [
         table.add(),
         table.add_base_chain("forward", Hook.FORWARD, FILTER_PRIORITY),
@@ -54,17 +64,20 @@ def install(table: Table, prefix: str | None) -> list[Message]:
     def add(chain: str, *expressions: bytes | tuple[bytes, ...], comment: str = "") -> None:
         messages.append(table.add_rule(chain, *expressions, comment=comment))
 
-    lock = "no policy attached: refused"
+    lock = "no policy attached"
+    refuse = e.goto("refuse") if can_look_back else e.drop()
     add("forward", e.meta(Meta.IIFNAME), e.dispatch("outbound"))
     add("forward", e.meta(Meta.OIFNAME), e.dispatch("inbound"))
     add("input", e.meta(Meta.IIFNAME), e.dispatch("to_host"))
     if prefix is not None:
-        add("forward", e.interface_begins(Meta.IIFNAME, prefix), e.goto("refuse"), comment=lock)
-        add("forward", e.interface_begins(Meta.OIFNAME, prefix), e.goto("refuse"), comment=lock)
+        add("forward", e.interface_begins(Meta.IIFNAME, prefix), refuse, comment=lock)
+        add("forward", e.interface_begins(Meta.OIFNAME, prefix), refuse, comment=lock)
         add("input", e.interface_begins(Meta.IIFNAME, prefix), e.goto("neighbours"), comment=lock)
     add("prerouting", e.meta(Meta.IIFNAME), e.dispatch("dns"))
     add("postrouting", e.meta(Meta.IIFNAME), e.dispatch("source_nat"))
 
+    if can_look_back:
+        add("refuse", e.route_back_missing(), e.drop())
     add("refuse", e.protocol_is(TCP), e.reset())
     add("refuse", e.prohibit())
 
@@ -79,7 +92,7 @@ def install(table: Table, prefix: str | None) -> list[Message]:
     # Without neighbour discovery not even a refusal would reach a workload with IPv6.
     for kind in _NEIGHBOURS:
         add("neighbours", icmpv6_type(kind), e.accept())
-    add("neighbours", e.goto("refuse"))
+    add("neighbours", refuse)
     return messages
 
 

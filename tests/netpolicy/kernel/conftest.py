@@ -1,0 +1,44 @@
+"""Fixtures: workloads of the lab behind an enforcer."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+
+import pytest
+from knocking import Guarded
+
+from netpolicy.kernel.nftables import NftablesEnforcer
+from netpolicy.lab import Lab
+
+
+@pytest.fixture(params=[4, 6], ids=["v4", "v6"])
+def version(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+@pytest.fixture
+def guard(lab: Lab) -> Iterator[Callable[..., Guarded]]:
+    """Makes guarded workloads: installed with the prefix ``csp-``, not attached yet."""
+    made: list[Guarded] = []
+
+    def make(interface: str | None = None, *, table: str = "netpolicy", install: bool = True) -> Guarded:
+        box = lab.add_workload(interface or f"csp-{secrets.token_hex(4)}")
+        enforcer = NftablesEnforcer(table, lab.host.name)
+        found = Guarded(lab, box, enforcer, box.attachment())
+        made.append(found)
+        if install:
+            enforcer.install("csp-")
+        return found
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def guarded(guard: Callable[..., Guarded]) -> Guarded:
+    """A workload that is attached (locked)."""
+    one = guard()
+    one.enforcer.attach(one.attachment, None)
+    return one
