@@ -14,7 +14,7 @@ import logging
 import os
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -78,11 +78,10 @@ class Gate:
         )
 
     async def __aenter__(self) -> Self:
-        try:
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self.close)
             await self.start()
-        except BaseException:
-            await self.close()
-            raise
+            undo.pop_all()
         return self
 
     async def __aexit__(

@@ -1,6 +1,6 @@
 """Copy standard input and output to and from the gate's socket, so that a ``docker exec -i`` stream can carry its protocol.
 
-Imports nothing of ours but the error type: a client waits for this to start.
+Imports next to nothing: a client waits for this to start.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import json
 import os
 import select
 import socket
-import time
 from contextlib import suppress
 
+from netpolicy.clock import Clock, SystemClock
 from netpolicy.errors import Exit
 
 _CHUNK = 65536
@@ -20,7 +20,7 @@ _CHUNK = 65536
 _NOT_YET = frozenset({errno.ENOENT, errno.ECONNREFUSED})
 
 
-def relay(path: str, *, stdin: int = 0, stdout: int = 1, wait: float = 0.0) -> int:
+def relay(path: str, *, stdin: int = 0, stdout: int = 1, wait: float = 0.0, clock: Clock | None = None) -> int:
     """Copy until the gate hangs up; returns the exit status.
 
     Args:
@@ -28,12 +28,13 @@ def relay(path: str, *, stdin: int = 0, stdout: int = 1, wait: float = 0.0) -> i
         stdin: Descriptor that requests come from; at its end the gate is told that nothing more follows.
         stdout: Descriptor that responses go to.
         wait: Seconds to wait for a gate that is still starting.
+        clock: The time.
 
     Where no gate answers, one response line of the gate's protocol says so (``gate-unreachable``), since whoever reads `stdout`
     speaks that protocol.
     """
     try:
-        gate = _connect(path, time.monotonic() + wait)
+        gate = _connect(path, wait, clock or SystemClock())
     except OSError as error:
         reason = f"no gate is listening at {path}: {error.strerror or error}"
         body = {"code": "gate-unreachable", "message": reason, "exit_status": Exit.MISSING}
@@ -44,14 +45,15 @@ def relay(path: str, *, stdin: int = 0, stdout: int = 1, wait: float = 0.0) -> i
     return Exit.OK
 
 
-def _connect(path: str, deadline: float) -> socket.socket:
+def _connect(path: str, wait: float, clock: Clock) -> socket.socket:
+    deadline = clock.monotonic() + wait
     while True:
         gate = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             gate.connect(path)
         except OSError as error:
             gate.close()
-            if error.errno not in _NOT_YET or time.monotonic() >= deadline:
+            if error.errno not in _NOT_YET or clock.monotonic() >= deadline:
                 raise
             select.select([], [], [], 0.02)
         else:
