@@ -140,7 +140,9 @@ class Rule(Result):
     """One allowed target, with where it was written."""
 
     target: str
-    """``name:ports/protocol``, in the language of the policy."""
+    """A name or a network."""
+    services: list[str]
+    """Ports and protocols, such as ``443/tcp``."""
     source: str
     key: str
     reason: str | None = None

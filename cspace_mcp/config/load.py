@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from cspace_mcp.config.layers import Layers
 from cspace_mcp.config.model import Container, Document, Gate
 from netpolicy import policy as language
 from netpolicy.errors import Exit, UserError
-from netpolicy.policy import HostAccess, Policy, Problem, Rule
-from netpolicy.policy.parsing import read
+from netpolicy.policy import Policy, Problem
+from netpolicy.policy.files import COMMITTED, LOCAL, Layers, read_json
+from netpolicy.policy.model import DEFAULTS
+from netpolicy.policy.parsing import KEYS
 from netpolicy.policy.problems import nearest
 
-_Written = TypeVar("_Written", Rule, HostAccess)
 #: Sections whose values may be secrets: a message names the key, never the value.
 _SECRET = ("container.environment",)
 _MOST_SHOWN = 20
@@ -51,7 +51,9 @@ def load(folder: Path, *, environ: Mapping[str, str], policy_file: Path | None =
             ``details["problems"]`` as {file, key, value, message}; ``no-policy-file``.
     """
     problems: list[Problem] = []
-    layers = Layers.read(folder, problems)
+    paths = [(name, folder / name) for name in (COMMITTED, LOCAL)]
+    read = [(name, read_json(path, name, problems)) for name, path in paths if path.is_file()]
+    layers = Layers(tuple((name, document) for name, document in read if document is not None))
     merged = layers.merged()
     firewall = merged.pop("firewall", {})
     document = _check(merged, layers, problems)
@@ -86,41 +88,26 @@ def _policy(
     environ: Mapping[str, str],
     policy_file: Path | None,
 ) -> Policy:
-    if policy_file is not None:
-        try:
+    try:
+        if policy_file is not None:
             return language.load(policy_file, environ=environ)
-        except UserError as error:
-            if error.code != "bad-policy":
-                raise
-            problems += [Problem(**row) for row in error.details["problems"]]
-            return Policy()
-    found: list[Problem] = []
-    names = [name for name, document in layers.documents if "firewall" in document]
-    source = " + ".join(names) or "built-in defaults"
-    policy = read(firewall, source=source, prefix="firewall", base=folder, environ=environ, problems=found)
-    problems += [replace(row, file=layers.owner(row.key)) if row.file == source else row for row in found]
-    return replace(
-        policy,
-        domains=_owned(policy.domains, source, layers),
-        allow=_owned(policy.allow, source, layers),
-        host_access=_owned(policy.host_access, source, layers),
-    )
-
-
-def _owned(rules: tuple[_Written, ...], source: str, layers: Layers) -> tuple[_Written, ...]:
-    """The rules, each with the one file of the two that it is written in."""
-    return tuple(
-        replace(rule, origin=replace(rule.origin, source=layers.owner(rule.origin.key)))
-        if rule.origin.source == source
-        else rule
-        for rule in rules
-    )
+        source = layers.documents[0][0] if layers.documents else DEFAULTS
+        owner = layers.owner if layers.documents else None
+        return language.parse(firewall, source=source, base=folder, environ=environ, owner=owner)
+    except UserError as error:
+        if error.code != "bad-policy":
+            raise
+        problems += [Problem(**row) for row in error.details["problems"]]
+        return Policy()
 
 
 def _problem(entry: Any, layers: Layers) -> Problem:
     location: tuple[str | int, ...] = entry["loc"]
     key = _key(location)
     if entry["type"] == "extra_forbidden":
+        if key in KEYS:
+            inside = f'belongs inside `firewall`: {{"firewall": {{"{key}": ...}}}}'
+            return Problem(layers.owner(key), key, None, inside)
         return Problem(layers.owner(key), key, None, f"unknown key; {nearest(str(location[-1]), _known(location))}")
     value = None if key.startswith(_SECRET) else entry["input"]
     message = entry["msg"].removeprefix("Input ").replace("should be", "must be")

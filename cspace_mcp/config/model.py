@@ -116,13 +116,13 @@ class Container(_Section):
         default_factory=dict, description="Variables set for every process in the instance."
     )
     memory: Annotated[int, BeforeValidator(_memory)] | None = Field(
-        default=None, description="The most memory it may use, e.g. '4g'. Default: no limit of its own."
+        default=None, description="The most memory it may use, e.g. '4g'. Default: 8g."
     )
     cpus: Annotated[float, Field(gt=0, le=1024)] | None = Field(
         default=None, description="The most processors it may use, e.g. 1.5. Default: no limit of its own."
     )
     pids: Annotated[int, Field(ge=16)] | None = Field(
-        default=None, description="The most processes and threads it may have. Default: the engine's."
+        default=None, description="The most processes and threads it may have. Default: 4096."
     )
 
 

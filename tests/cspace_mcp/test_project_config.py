@@ -75,7 +75,7 @@ def test_objects_merge_lists_and_scalars_replace(tmp_path: Path) -> None:
     assert config.container.memory == 2 << 30
     assert [str(rule.target) for rule in config.policy.domains] == ["b.example"]
     assert [str(rule.target) for rule in config.policy.allow] == ["c.example:1/tcp"]
-    assert config.policy.source == ".cspace.json + .cspace.local.json"
+    assert config.policy.source == ".cspace.json"
     assert config.policy.domains[0].origin.source == ".cspace.local.json"
     assert config.policy.allow[0].origin.source == ".cspace.json"
 

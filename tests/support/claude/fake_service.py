@@ -126,7 +126,12 @@ class FakeService:
         if name is not None:
             self._instance(name)
         rules = [
-            Rule(target=f"host{number}.example:443/tcp", source=".cspace.json", key=f"firewall.domains[{number}]")
+            Rule(
+                target=f"host{number}.example",
+                services=["443/tcp"],
+                source=".cspace.json",
+                key=f"firewall.domains[{number}]",
+            )
             for number in range(45)
         ]
         return FirewallView(instance=name, firewall=FIREWALL, rules=rules)
