@@ -17,6 +17,7 @@ from typing import Any
 
 from netpolicy import command
 from netpolicy.attachment import Attachment
+from netpolicy.clock import SystemClock
 from netpolicy.flow import Origin
 from netpolicy.kernel import netns
 from netpolicy.kernel.links import Links
@@ -27,6 +28,7 @@ from netpolicy.ruleset import HostRule, Learned, Mode, NameRule, RangeRule, Rule
 from netpolicy.services import Service
 
 SECONDS = 5.0
+CLOCK = SystemClock()
 ORIGIN = Origin("test", "test", "test")
 PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58}
 
@@ -244,3 +246,43 @@ def neighbour_of(one: Guarded, number: int) -> Iterator[int]:
         yield namespace
     finally:
         os.close(namespace)
+
+
+@contextlib.contextmanager
+def open_server(
+    one: Guarded, address: str, port: int, where: Namespace = None, client_at: Namespace = None
+) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """An open TCP connection from the workload (or another namespace) to a server on the host (or elsewhere): both ends."""
+    family = _family(address)
+    with (
+        netns.socket_in(where or one.lab.host.name, family, socket.SOCK_STREAM) as server,
+        netns.socket_in(client_at or one.box.name, family, socket.SOCK_STREAM) as client,
+    ):
+        server.bind((address, port))
+        server.listen()
+        for end in (server, client):
+            end.settimeout(SECONDS)
+        client.connect((address, port))
+        accepted, _ = server.accept()
+        with accepted:
+            accepted.settimeout(SECONDS)
+            assert passes(client, accepted)
+            yield client, accepted
+
+
+def passes(sender: socket.socket, receiver: socket.socket) -> bool:
+    """Whether what one end of a connection writes comes out at the other."""
+    nonce = secrets.token_hex(8).encode()
+    receiver.settimeout(1)
+    try:
+        sender.sendall(nonce)
+        return nonce in receiver.recv(4096)
+    except OSError:
+        return False
+
+
+def wait_until(happened: Callable[[], bool], what: str) -> None:
+    deadline, pause = CLOCK.monotonic() + 10, threading.Event()
+    while not happened():
+        assert CLOCK.monotonic() < deadline, what
+        pause.wait(0.02)
