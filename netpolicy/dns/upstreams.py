@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from netpolicy.dns import wire
@@ -51,10 +51,16 @@ class Exchange:
 
 
 class Upstreams:
-    """The resolvers behind one DNS gate, with a memory of which ones were silent."""
+    """The resolvers behind one DNS gate, with a memory of which ones were silent.
 
-    def __init__(self, servers: ServerList) -> None:
+    Args:
+        servers: Who they are, in the order in which they are preferred.
+        patience: Seconds that a server is given in each round; a later round asks only those that were silent.
+    """
+
+    def __init__(self, servers: ServerList, *, patience: Sequence[float] = PATIENCE) -> None:
         self.servers = servers
+        self._patience = patience
         self._silent_until: dict[Server, float] = {}
 
     async def ask(self, name: bytes, kind: int, *, seconds: float = DEADLINE) -> Exchange:
@@ -75,7 +81,7 @@ class Upstreams:
         said: dict[Server, str] = {}
         code, failed = wire.EDE_NO_REACHABLE_AUTHORITY, None
         waiting = self._in_order(loop.time())
-        for patience in PATIENCE:
+        for patience in self._patience:
             silent: list[Server] = []
             for server in waiting:
                 left = min(patience, deadline - loop.time())
