@@ -24,13 +24,13 @@ _SHOWN_LINES = 8
 #: What programs in a build print when it is not the build's fault; the first that is found decides.
 _CAUSES = (
     (
-        re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE),
+        re.compile(r"no space left on device|disk quota exceeded|don't have enough free space", re.IGNORECASE),
         "disk-full",
         "the engine's disk is full",
         "Free space where the engine keeps its data ('docker info' names the Docker Root Dir); 'docker image prune' helps.",
     ),
     (
-        re.compile(r"certificate verif|self.signed certificate|unable to get local issuer|x509: ", re.IGNORECASE),
+        re.compile(r"certificate verif|self.signed.cert|unable to get local issuer|x509: ", re.IGNORECASE),
         "build-untrusted",
         "a download's certificate is not trusted",
         "If a proxy inspects TLS here, put its certificate into /usr/local/share/ca-certificates/NAME.crt, or name it in the "
