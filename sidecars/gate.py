@@ -21,7 +21,7 @@ from netpolicy.clock import Clock, SystemClock
 from netpolicy.errors import Exit, UserError
 from netpolicy.gate.client import GateClient
 from netpolicy.gate.protocol import Hello
-from sidecars.engine import CONTENT, ROLE, VERSION, ContainerInfo, ContainerSpec, Engine, Mount, Pipe
+from sidecars.engine import CONTENT, ROLE, VERSION, ContainerInfo, ContainerSpec, Engine, ImageInfo, Mount, Pipe
 from sidecars.images import GATE, BuildOptions
 from sidecars.images import ensure as ensure_image
 from sidecars.images.recipe import our_version
@@ -92,7 +92,7 @@ def ensure(
     """
     clock = clock or SystemClock()
     image = ensure_image(engine, GATE, reporter, options, clock=clock)
-    spec = _spec(name, image.id, upstreams, prefix)
+    spec = _spec(name, image, upstreams, prefix)
     waiting = Step("gate", "waiting for another program that is starting the gate")
     lock = Journal().lock(Key(str(engine.address), "gate", name), seconds=_LOCK_SECONDS,
                           waiting=lambda _holder: reporter(waiting))  # fmt: skip
@@ -131,14 +131,14 @@ def conversation(engine: Engine, container: ContainerInfo, *, seconds: float = 3
         yield client
 
 
-def _spec(name: str, image: str, upstreams: Sequence[str], prefix: str) -> ContainerSpec:
+def _spec(name: str, image: ImageInfo, upstreams: Sequence[str], prefix: str) -> ContainerSpec:
     command = ["netpolicy", "gate", "serve", "--socket", SOCKET, "--state", STATE, "--prefix", prefix]
     for upstream in upstreams:
         command += ["--upstream", upstream]
     labels = {ROLE: "gate", VERSION: our_version(), GATE_LABEL: name}
     spec = ContainerSpec(
         name=name,
-        image=image,
+        image=GATE.name,
         labels=labels,
         command=command,
         network="host",
@@ -151,8 +151,9 @@ def _spec(name: str, image: str, upstreams: Sequence[str], prefix: str) -> Conta
         init=True,
         restart="unless-stopped",
     )
-    content = hashlib.sha256(json.dumps(spec.document(), sort_keys=True).encode()).hexdigest()[:16]
-    labels[CONTENT] = content
+    # The image by what it is, not by its name: a rebuilt one has the same.
+    definition = json.dumps([image.id, spec.document()], sort_keys=True)
+    labels[CONTENT] = hashlib.sha256(definition.encode()).hexdigest()[:16]
     return spec
 
 
@@ -209,7 +210,7 @@ def _restored(engine: Engine, old: ContainerInfo, name: str) -> None:
 
 def _greeted(engine: Engine, container: str, reporter: Reporter, clock: Clock) -> Hello:
     """Wait until the gate says hello."""
-    watched = Watched(reporter, Step("gate", "waiting for the gate to answer"), clock)
+    watched: Watched | None = None
     deadline = clock.monotonic() + HELLO_SECONDS
     while True:
         info = engine.containers.get(container)
@@ -224,8 +225,10 @@ def _greeted(engine: Engine, container: str, reporter: Reporter, clock: Clock) -
             if clock.monotonic() > deadline:
                 reason = f"it did not answer within {HELLO_SECONDS:g} s: {error.message}"
                 raise _failed(engine, container, info, reason) from error
+        if watched is None:
+            watched = Watched(reporter, Step("gate", "waiting for the gate to answer"), clock)
         watched.beat()
-        time.sleep(0.1)
+        time.sleep(0.05)
 
 
 def _failed(engine: Engine, container: str, info: ContainerInfo | None, why: str) -> UserError:

@@ -13,6 +13,8 @@ from sidecars.engine.labels import selector
 from sidecars.engine.longcalls import LongCalls, Message
 from sidecars.engine.part import Part, moment
 
+_CHUNK = 1 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
@@ -91,7 +93,9 @@ class Images(Part):
         """Make an image of one layer out of a tar archive of a root file system (``docker import``)."""
 
         def call(api: Any) -> Iterator[Message]:
-            answer = api.import_image_from_stream(archive, repository, tag, changes=list(changes))
+            # In parts, not as a file: the SDK announces chunks, and requests makes chunks only of an iterator.
+            parts = iter(lambda: archive.read(_CHUNK), b"")
+            answer = api.import_image_from_stream(parts, repository, tag, changes=list(changes))
             # Errors after the first byte arrive inside an answer that has status 200.
             for line in str(answer).splitlines():
                 yield json.loads(line)

@@ -33,6 +33,8 @@ class BuildOptions:
     """The image to start from: Debian trixie, or something made from it."""
     arguments: Mapping[str, str] = field(default_factory=dict)
     """Values for the Dockerfile's ARGs, e.g. ``NPM_REGISTRY``."""
+    keep_stale: bool = False
+    """Use an image that is there, even if it is out of date."""
 
 
 def ensure_all(
@@ -68,6 +70,8 @@ def ensure(
         UserError: ``build-failed`` with its last lines and the path of its log, ``disk-full``, ``base-missing``, ...
     """
     options = options or BuildOptions()
+    if options.keep_stale and not force and (found := engine.images.get(recipe.name)) is not None:
+        return found
     context, wanted = planned(recipe, options)
     if not force and (found := current(engine, recipe, wanted)) is not None:
         return found
