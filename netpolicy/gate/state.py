@@ -76,6 +76,7 @@ class StateStore:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "attachments.json"
+        self._damaged = False
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -96,6 +97,11 @@ class StateStore:
 
     def load(self) -> Loaded:
         """What was saved last. Never raises for what the file holds."""
+        loaded = self._load()
+        self._damaged = bool(loaded.problems)
+        return loaded
+
+    def _load(self) -> Loaded:
         try:
             text = self.path.read_bytes()
         except FileNotFoundError:
@@ -120,7 +126,7 @@ class StateStore:
         return Loaded(tuple(records), tuple(problems))
 
     def save(self, records: Iterable[Record]) -> None:
-        """Replace the file; on return it is on the disk.
+        """Replace the file; on return it is on the disk. A damaged one is kept beside it, as ``attachments.json.damaged``.
 
         Raises:
             UserError: ``state-not-saved``; the old file is still there.
@@ -133,6 +139,9 @@ class StateStore:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
+            if self._damaged:
+                self.path.replace(self.path.with_suffix(".json.damaged"))
+                self._damaged = False
             fresh.replace(self.path)
             directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:

@@ -10,7 +10,7 @@ import dns.message
 import dns.rcode
 import dns.rrset
 
-from netpolicy import policy
+from netpolicy import policy, presets
 from netpolicy.compile import compile_policy
 from netpolicy.dns.core import DnsCore
 from netpolicy.dns.reading import read_response
@@ -32,14 +32,9 @@ class FakeClock:
         return 1_800_000_000.0 + self.at
 
 
-@functools.cache
-def _without_presets() -> dict[str, bool]:
-    return dict.fromkeys(policy.parse({}, source="defaults").presets, False)
-
-
 def rules(*domains: str, **more: object) -> Ruleset:
     """A ruleset of these names (and whatever else a policy has), without presets."""
-    document = {"domains": list(domains), "presets": _without_presets(), "ssh": False, **more}
+    document = {"domains": list(domains), "presets": dict.fromkeys(presets.names(), False), "ssh": False, **more}
     return compile_policy(policy.parse(document, source="test.json"))
 
 

@@ -1,0 +1,33 @@
+"""Fixtures of the gate's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from gatekit import RecordingEnforcer
+
+from netpolicy.dns.servers import ServerList
+from netpolicy.gate.core import Gate
+from netpolicy.gate.state import StateStore
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def enforcer() -> RecordingEnforcer:
+    return RecordingEnforcer()
+
+
+@pytest.fixture
+def gate(enforcer: RecordingEnforcer, tmp_path: Path) -> Callable[..., Gate]:
+    """Makes gates (not started) that share the enforcer and the state directory; without upstreams, names stay unresolved."""
+
+    def make(*, upstreams: ServerList = lambda: (), prefix: str | None = "lo") -> Gate:
+        return Gate(enforcer, prefix=prefix, upstreams=upstreams, store=StateStore(tmp_path / "state"), version="test")
+
+    return make

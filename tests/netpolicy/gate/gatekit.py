@@ -1,0 +1,102 @@
+"""Pieces for tests of the gate: an enforcer that writes down what it is told, and policies in a line."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+
+from netpolicy import policy, presets
+from netpolicy.attachment import Attachment
+from netpolicy.compile import compile_policy
+from netpolicy.errors import UserError
+from netpolicy.flow import Address
+from netpolicy.ruleset import Learned, Ruleset
+
+
+@dataclass(frozen=True)
+class Count:
+    packets: int
+
+
+class RecordingEnforcer:
+    """The kernel as the gate sees it: survives gates, and fails on demand.
+
+    `held` is what is in force: None for a locked attachment.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.prefix: str | None = None
+        self.held: dict[str, Ruleset | None] = {}
+        self.ports: dict[str, int | None] = {}
+        self.elements: dict[str, list[Learned]] = {}
+        self.failing: dict[str, int] = {}
+        """Operations that fail, and how many times more."""
+        self.closed = False
+
+    def _note(self, operation: str, subject: str = "") -> None:
+        self.calls.append(f"{operation} {subject}".strip())
+        left = self.failing.get(operation, 0)
+        if left:
+            self.failing[operation] = left - 1
+            raise UserError("kernel-refused", f"cannot {operation}")
+
+    def install(self, prefix: str | None) -> None:
+        self._note("install")
+        self.prefix = prefix
+
+    def attach(self, attachment: Attachment, dns_port: int | None) -> None:
+        self._note("attach", attachment.id)
+        self.held[attachment.id] = None
+        self.elements[attachment.id] = []
+
+    def apply(self, attachment: Attachment, ruleset: Ruleset, dns_port: int | None) -> None:
+        self._note("apply", attachment.id)
+        self.held[attachment.id] = ruleset
+        self.ports[attachment.id] = dns_port
+        kept = [entry for entry in self.elements.get(attachment.id, []) if ruleset.services_of(entry.name)]
+        self.elements[attachment.id] = kept
+
+    def learn(self, attachment_id: str, learned: Sequence[Learned]) -> None:
+        self._note("learn", attachment_id)
+        assert self.held[attachment_id] is not None
+        self.elements[attachment_id] += learned
+
+    def learned(self, attachment_id: str) -> list[tuple[Address, int, int, int, float]]:
+        return [
+            (entry.address, service.protocol, service.first, service.last, entry.seconds)
+            for entry in self.elements[attachment_id]
+            for service in entry.services
+        ]
+
+    def detach(self, attachment_id: str) -> None:
+        self._note("detach", attachment_id)
+        self.held.pop(attachment_id, None)
+
+    def attachments(self) -> list[str]:
+        return sorted(self.held)
+
+    def refused(self) -> dict[str, Count]:
+        return {attachment_id: Count(7) for attachment_id in self.held}
+
+    def uninstall(self) -> None:
+        self._note("uninstall")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@functools.cache
+def rules(*domains: str, enabled: bool = True) -> Ruleset:
+    """A ruleset of these names, without presets."""
+    off = dict.fromkeys(presets.names(), False)
+    document = {"domains": list(domains), "presets": off, "ssh": False, "enabled": enabled}
+    return compile_policy(policy.parse(document, source="test.json"))
+
+
+def attachment(identifier: str = "a1", interface: str = "lo", gateway: str = "127.0.0.1") -> Attachment:
+    """By default on the loopback, which is always there to listen on."""
+    network = ip_network(f"{gateway}/{'32' if '.' in gateway else '128'}")
+    return Attachment(identifier, f"project/{identifier}", interface, (network,), (ip_address(gateway),))
