@@ -38,6 +38,8 @@ from netpolicy.ruleset import Learned
 _LONGEST_CHAIN = 16
 #: Addresses used of one answer, so that a name cannot fill the kernel's sets.
 _MOST_ADDRESSES = 64
+#: Denied names remembered for people; whatever else a workload makes up is only counted.
+_MOST_DENIED = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,8 @@ class DnsCore:
         """None while the attachment is locked."""
         self.table = LearnedTable()
         self.counters = Counters()
+        self.denied: dict[str, int] = {}
+        """Names that were asked for and denied, with how often; the first 1024 of them."""
 
     def adopt(self, view: NameView | None) -> list[Learned]:
         """Judge by another ruleset from now on (None: locked).
@@ -139,6 +143,7 @@ class DnsCore:
         allowed = self.view.allowed(query.name)
         if allowed is None:
             self.counters.denied += 1
+            self._remember_denied(wire.name_to_text(query.name))
             return Ready(self._denied(query, self.view, limit))
         if query.type not in (wire.A, wire.AAAA):
             self.counters.answered += 1
@@ -223,6 +228,10 @@ class DnsCore:
         """The reply of a workload whose policy is off: the upstream's bytes, under the client's own identifier."""
         self.counters.answered += 1
         return truncate(step.query.id.to_bytes(2) + response[2:], step.limit)
+
+    def _remember_denied(self, name: str) -> None:
+        if name in self.denied or len(self.denied) < _MOST_DENIED:
+            self.denied[name] = self.denied.get(name, 0) + 1
 
     def _denied(self, query: Query, view: NameView, limit: int) -> bytes:
         name = wire.name_to_text(query.name)

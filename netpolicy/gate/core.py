@@ -212,6 +212,11 @@ class Gate:
             return Verdict(False, Layer.LOCAL, None, Identity.NONE, why)
         return decide(held.ruleset, flow, held.learned(), attachment=attachment)
 
+    def denied(self, attachment_id: str) -> dict[str, int]:
+        """Names that the workload asked for and the policy does not list, the most frequent first. Raises UserError ``not-attached``."""
+        names = self._find(attachment_id).core.denied
+        return dict(sorted(names.items(), key=lambda row: -row[1]))
+
     async def verified(self, attachment_id: str, ruleset_id: str, report: Json) -> State:
         """Store a verification report of the ruleset in force.
 
