@@ -43,7 +43,7 @@ def load(path: Path | None, *, environ: Mapping[str, str] | None = None) -> Poli
 def replaced(text: str, place: Place, key: str, environ: Mapping[str, str] | None, problems: list[Problem]) -> Policy:
     """The policy that `policy_file` names, which replaces everything but the environment."""
     path = (place.base or Path()) / text
-    if not _exists(path):
+    if not path.is_file():
         problems.append(Problem(place.owner_of(key), key, text, f"there is no such file in {place.base or Path.cwd()}"))
         return Policy()
     document = read_json(path, text, problems) or {}
@@ -55,7 +55,7 @@ def replaced(text: str, place: Place, key: str, environ: Mapping[str, str] | Non
 
 
 def _project(folder: Path, environ: Mapping[str, str] | None, problems: list[Problem]) -> Policy:
-    found = [folder / name for name in (COMMITTED, LOCAL) if _exists(folder / name)]
+    found = [folder / name for name in (COMMITTED, LOCAL) if (folder / name).is_file()]
     if not found:
         raise _missing(folder / COMMITTED)
     documents = []
@@ -69,7 +69,8 @@ def _project(folder: Path, environ: Mapping[str, str] | None, problems: list[Pro
 
 
 def _file(path: Path, environ: Mapping[str, str] | None, problems: list[Problem]) -> Policy:
-    if not _exists(path):
+    # A pipe is what a shell makes of --policy <(command).
+    if not (path.is_file() or path.is_fifo()):
         raise _missing(path)
     name = _named(path)
     section, prefix = _section(read_json(path, name, problems) or {}, path, name, problems)
@@ -91,13 +92,6 @@ def _misplaced(document: Mapping[str, Any], name: str, problems: list[Problem]) 
             problems.append(
                 Problem(name, key, None, f'belongs inside `{_SECTION}`: {{"{_SECTION}": {{"{key}": ...}}}}')
             )
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.is_file() or path.is_fifo()
-    except ValueError:
-        return False
 
 
 def _missing(path: Path) -> UserError:

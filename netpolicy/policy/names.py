@@ -22,19 +22,22 @@ def canonical(text: str) -> str:
     name = text.removesuffix(".")
     if not name:
         raise Refused("a name is empty; write one such as example.com")
-    if any(c.isspace() for c in text):
-        raise Refused("a name has no spaces; write each name as an entry of its own")
     if "*" in name:
         raise Refused(_wildcard(name))
+    _check_length(name)
     name = _to_ascii(name).lower()
-    if len(name) > 253:
-        raise Refused(f"a name has at most 253 characters, this one has {len(name)}")
+    _check_length(name)
     labels = name.split(".")
     for label in labels:
         _check(label, name)
     if _NUMERIC.match(labels[-1]):
-        raise Refused("this is not an IPv4 address: write four numbers from 0 to 255, such as 192.0.2.1")
+        raise Refused("a name cannot end in a number, and this is no IPv4 address (four numbers such as 192.0.2.1)")
     return name
+
+
+def _check_length(name: str) -> None:
+    if len(name) > 253:
+        raise Refused(f"a name has at most 253 characters, this one has {len(name)}")
 
 
 def _check(label: str, name: str) -> None:

@@ -8,7 +8,7 @@
     host/icmp                  ICMP or ICMPv6, by the family of the address
 
 `host` is an exact name (``example.com``), an IPv4 address or network (``192.0.2.0/24``), or an IPv6 one, which stands in
-brackets where ports follow (``[2001:db8::/32]:443``).
+brackets where ports follow (``[2001:db8::1]:443``, ``[2001:db8::/32]:443``).
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ _BRACKETS = re.compile(
     r"\[(?P<host>[^\]]*)\](?P<length>/[0-9]+)?(?::(?P<ports>[^/:]*))?(?:/(?P<protocol>.*))?\Z", re.ASCII
 )
 _PLAIN = re.compile(r"(?P<host>[^/:]*)(?P<length>/[0-9]+)?(?::(?P<ports>[^/:]*))?(?:/(?P<protocol>.*))?\Z", re.ASCII)
-_BARE_V6 = re.compile(r"(?P<host>[^/]*)(?P<length>/[0-9]+)?(?:/(?P<protocol>.*))?\Z", re.ASCII)
-_DIGITS = re.compile(r"[0-9.]+\Z", re.ASCII)
+_BARE_V6 = re.compile(
+    r"(?P<host>[^/]*)(?:(?P<length>/[0-9]+)(?::(?P<ports>[^/:]*))?)?(?:/(?P<protocol>.*))?\Z", re.ASCII
+)
+_DIGITS = re.compile(r"[0-9][0-9.]*\Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,7 @@ def read(text: str) -> Target:
         raise Refused("this is no target; write host, host:port, host:port/protocol or [IPv6]:port")
     found = match.groupdict()
     host = _host(found["host"], found["length"], form)
-    given, protocol = found.get("ports"), found["protocol"]
-    if form is _BARE_V6 and protocol is not None and ":" in protocol:
-        raise Refused("an IPv6 target with ports has brackets; write [address]:port or [network/length]:port")
+    given, protocol = found["ports"], found["protocol"]
     if given is None and protocol is None:
         return Target(host)
     return _fitting(host, ports.services(given, protocol))

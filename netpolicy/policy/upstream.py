@@ -24,9 +24,9 @@ def parse(text: str) -> tuple[Address, int]:
     try:
         found = ip_address(address)
     except ValueError as error:
-        raise Refused(
-            "must be a resolver's address, such as 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:53"
-        ) from error
+        raise Refused(f"must be {_FORM}") from error
+    if found.is_unspecified or found.is_multicast or "%" in address:
+        raise Refused(f"nobody answers at this address; write {_FORM}")
     number = PORT if port is None else int(port)
     if not 1 <= number <= LAST:
         raise Refused(no_such(number))

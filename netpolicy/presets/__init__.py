@@ -1,16 +1,16 @@
 """Presets: named lists of the names and networks that a service needs, as data files with source and date.
 
-One JSON file each, beside this module or in a project's ``.cspace/presets/``: ``{"name", "summary", "source", "date", "default",
-"names": [target...], "ranges": [target...], "snapshot": {"file", "keys"}}``. `snapshot` takes further ranges from a dated copy of
-a provider's own list; fetching a newer one has its place here. What enters: reading these files. What they mean is
-`netpolicy.policy`'s and `netpolicy.compile`'s business.
+One JSON file each, beside this module: ``{"name", "summary", "source", "date", "default", "names": [target...], "ranges":
+[target...], "snapshot": {"file", "keys"}}``. `snapshot` takes further ranges from a dated copy of a provider's own list; fetching
+a newer one will have its place here. What enters: reading these files. A project's own presets are read by `netpolicy.policy`,
+which checks them; what targets mean is its business too.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class Preset:
     source: str
     """Where the data was taken from."""
     date: str
-    """When it was taken, ``YYYY-MM-DD``."""
+    """When it was last looked over, ``YYYY-MM-DD``."""
     default: bool
     """Whether it is on where the policy says nothing."""
     names: tuple[str, ...] = ()
@@ -38,47 +38,51 @@ class Preset:
     """``preset:NAME`` for one of ours; the path as the user would name it for a project's own."""
 
 
+@cache
+def _names() -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in _HERE.glob("*.json")))
+
+
 def names() -> list[str]:
     """The names of the built-in presets, sorted."""
-    return sorted(path.stem for path in _HERE.glob("*.json"))
+    return list(_names())
 
 
+@cache
 def load(name: str) -> Preset:
     """A built-in preset.
 
     Raises:
         UserError: ``no-preset``, with the nearest name.
     """
-    path = _HERE / f"{name}.json"
-    if name not in names():
+    if name not in _names():
         from netpolicy.policy.problems import nearest
 
         raise UserError(
             "no-preset", f"there is no preset {name!r}; {nearest(name, names())}", exit_status=Exit.BAD_INPUT
         )
-    document = json.loads(path.read_text(encoding="utf-8"))
-    return from_document(document, name=name, file=f"preset:{name}", folder=_HERE)
+    document = _document(f"{name}.json")
+    ranges = list(document.get("ranges", ()))
+    if "snapshot" in document:
+        provider = _document(document["snapshot"]["file"])
+        ranges += [network for key in document["snapshot"]["keys"] for network in provider[key]]
+    return Preset(
+        name=name,
+        summary=document["summary"],
+        source=document["source"],
+        date=document["date"],
+        default=document["default"],
+        names=tuple(document.get("names", ())),
+        ranges=tuple(dict.fromkeys(ranges)),
+        file=f"preset:{name}",
+    )
+
+
+def _document(file: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((_HERE / file).read_text(encoding="utf-8"))
+    return document
 
 
 def naming(host: str) -> list[str]:
     """The built-in presets that name a host (at any port), sorted."""
     return [name for name in names() if any(text.partition(":")[0] == host for text in load(name).names)]
-
-
-def from_document(document: Mapping[str, Any], *, name: str, file: str, folder: Path) -> Preset:
-    """The preset in a document whose form has been checked."""
-    ranges = list(document.get("ranges", ()))
-    snapshot = document.get("snapshot")
-    if snapshot is not None:
-        provider = json.loads((folder / snapshot["file"]).read_text(encoding="utf-8"))
-        ranges += [entry for key in snapshot["keys"] for entry in provider[key]]
-    return Preset(
-        name=name,
-        summary=document.get("summary", ""),
-        source=document.get("source", ""),
-        date=document.get("date", ""),
-        default=document.get("default", False),
-        names=tuple(document.get("names", ())),
-        ranges=tuple(dict.fromkeys(ranges)),
-        file=file,
-    )

@@ -1,0 +1,164 @@
+"""The one artefact: its JSON form, its id, and the arithmetic of services and networks below it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from policy_strategies import addresses, anything, documents, networks, ports
+
+from netpolicy import compile_policy
+from netpolicy.flow import Origin
+from netpolicy.policy import parse
+from netpolicy.prefixes import Prefixes
+from netpolicy.ruleset import HostRule, NameRule, RangeRule, Ruleset
+from netpolicy.services import Service, elements, merged, subtract
+
+HERE = Origin("test", "key", "text")
+HTTPS = Service(6, 443, 443)
+
+services = st.lists(
+    st.builds(lambda protocol, a, b: Service(protocol, min(a, b), max(a, b)), st.sampled_from([6, 17]), ports, ports)
+    | st.just(Service(1)),
+    max_size=6,
+)
+
+
+def pairs(found: Any) -> set[tuple[int, int]]:
+    """All (protocol, port) of services, near the edges that matter."""
+    edges = {edge + d for s in found for edge in (s.first, s.last) for d in (-1, 0, 1)}
+    return {(s.protocol, edge) for s in found for edge in edges if s.first <= edge <= s.last}
+
+
+@given(services, services)
+def test_services_are_merged_and_subtracted_like_sets(some: list[Service], others: list[Service]) -> None:
+    edges = [(p, e + d) for s in some + others for p in (1, 6, 17) for e in (s.first, s.last) for d in (-1, 0, 1)]
+
+    def has(found: Any, protocol: int, port: int) -> bool:
+        return any(s.protocol == protocol and s.first <= port <= s.last for s in found)
+
+    union, difference = merged(some), subtract(some, others)
+    for protocol, port in edges:
+        assert has(union, protocol, port) == has(some, protocol, port)
+        assert has(difference, protocol, port) == (has(some, protocol, port) and not has(others, protocol, port))
+    for found in (union, difference):
+        assert merged(found) == found
+        assert all(a.protocol != b.protocol or a.last + 1 < b.first for a, b in itertools.pairwise(found))
+
+
+@given(services)
+def test_elements_are_pieces_of_all_services(some: list[Service]) -> None:
+    pieces = elements(some)
+    assert merged(pieces) == merged(some)
+    for piece in pieces:
+        for service in some:
+            assert service.contains(piece) or not pairs([service]) & pairs([piece])
+
+
+def test_services_are_written_as_the_language_has_them() -> None:
+    written = [Service(6, 443, 443), Service(17, 1, 65535), Service(6, 8, 9), Service(1), Service(58), Service(47)]
+    assert [str(s) for s in written] == ["443/tcp", "*/udp", "8-9/tcp", "icmp", "icmpv6", "47"]
+    assert Service(1).covers(1, None)
+    assert Service(1).covers(1, 8), "protocols without ports ignore the port"
+    assert not HTTPS.covers(6, None)
+    assert not HTTPS.covers(17, 443)
+
+
+@given(st.lists(networks(), max_size=12), addresses() | networks())
+def test_prefixes_find_exactly_what_lies_around(found: list[Any], inner: Any) -> None:
+    index: Prefixes[Any] = Prefixes()
+    for network in found:
+        index.add(network, network)
+    wanted = ip_network(inner)
+    around = [n for n in found if n.version == wanted.version and wanted.subnet_of(n)]
+    got = list(index.around(inner))
+    assert sorted(got) == sorted(around)
+    assert [n.prefixlen for n in got] == sorted(n.prefixlen for n in around)
+
+
+@given(documents())
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+def test_a_ruleset_survives_json(document: dict[str, Any]) -> None:
+    ruleset = compile_policy(parse(document, source="p.json"))
+    again = Ruleset.from_json(json.loads(json.dumps(ruleset.to_json())))
+    assert again == ruleset
+    assert (again.id, again.warnings, again.to_json()) == (ruleset.id, ruleset.warnings, ruleset.to_json())
+
+
+def test_the_id_is_about_the_meaning_alone() -> None:
+    other = Origin("elsewhere", "x", "y", "because")
+    whole = RangeRule(ip_network("192.0.2.0/24"), (HTTPS,), HERE)
+    halves = tuple(RangeRule(ip_network(n), (HTTPS,), other) for n in ("192.0.2.128/25", "192.0.2.0/25"))
+    names = (NameRule("a.example", (HTTPS, Service(6, 80, 80)), HERE),)
+    split = (NameRule("a.example", (Service(6, 80, 80),), other), NameRule("a.example", (HTTPS,), other))
+    one = Ruleset("one", names=names, ranges=(whole,), host=(HostRule(Service(6, 1, 2), HERE),))
+    two = Ruleset(
+        "two", names=split, ranges=halves, host=(HostRule(Service(6, 2, 2), other), HostRule(Service(6, 1, 1), HERE))
+    )
+    assert one.id == two.id
+    assert len(one.id) == 12
+    different = [
+        Ruleset("one", mode="off", names=names, ranges=(whole,), host=one.host),
+        Ruleset("one", names=names, ranges=(whole,)),
+        Ruleset("one", names=names, ranges=halves[:1], host=one.host),
+        Ruleset("one", names=split[:1], ranges=(whole,), host=one.host),
+        Ruleset("one", names=names, ranges=(RangeRule(whole.network, (Service(17, 443, 443),), HERE),), host=one.host),
+    ]
+    assert len({one.id, *(ruleset.id for ruleset in different)}) == 6
+
+
+def test_what_a_ruleset_opens_for_a_name_or_address() -> None:
+    ruleset = Ruleset(
+        "p",
+        names=(NameRule("a.example", (HTTPS,), HERE), NameRule("a.example", (Service(6, 444, 444),), HERE)),
+        ranges=(
+            RangeRule(ip_network("192.0.2.0/24"), (HTTPS,), HERE),
+            RangeRule(ip_network("192.0.2.7/32"), (Service(1),), HERE),
+        ),
+    )
+    assert ruleset.services_of("a.example") == (Service(6, 443, 444),)
+    assert ruleset.services_of("b.example") == ()
+    assert ruleset.services_at(ip_address("192.0.2.7")) == (Service(1), HTTPS)
+    assert ruleset.services_at(ip_address("2001:db8::1")) == ()
+
+
+GOOD = {"format": 1, "policy": "p", "mode": "enforce", "names": [], "ranges": [], "host": [], "warnings": []}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 2},
+        {"mode": "open"},
+        {"policy": 1},
+        {"names": None},
+        {"names": [["a.example", [[6, 443]], ["s", "k", "t"]]], "ranges": 1},
+        {"names": [["a.example", [[6, 443, 80]], ["s", "k", "t", None]]]},
+        {"names": [["a.example", [["6", 443, 443]], ["s", "k", "t", None]]]},
+        {"names": [[1, [], ["s", "k", "t", None]]]},
+        {"ranges": [["192.0.2.1/24", [], ["s", "k", "t", None]]]},
+        {"ranges": [[3221225985, [], ["s", "k", "t", None]]]},
+        {"host": [[[6, 1, 70000], ["s", "k", "t", None]]]},
+        {"host": [[[6, 1, 7], ["s"]]]},
+        {"warnings": [1]},
+    ],
+)
+def test_a_malformed_ruleset_is_refused(change: dict[str, Any]) -> None:
+    assert Ruleset.from_json(GOOD).policy == "p"
+    with pytest.raises(ValueError, match=r"."):
+        Ruleset.from_json({**GOOD, **change})
+
+
+@given(anything, st.sampled_from(sorted(GOOD)))
+def test_any_json_is_a_ruleset_or_a_value_error(value: Any, key: str) -> None:
+    for document in (value, {**GOOD, key: value}):
+        try:
+            found = Ruleset.from_json(document)
+        except ValueError:
+            continue
+        assert Ruleset.from_json(found.to_json()) == found
