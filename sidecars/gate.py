@@ -211,10 +211,14 @@ def _restored(engine: Engine, old: ContainerInfo, name: str) -> None:
 def _greeted(engine: Engine, container: str, reporter: Reporter, clock: Clock) -> Hello:
     """Wait until the gate says hello."""
     watched: Watched | None = None
+    # One that crashed once, long ago, and was started again by the engine is as good as any.
+    crashes: int | None = None
     deadline = clock.monotonic() + HELLO_SECONDS
     while True:
         info = engine.containers.get(container)
-        if info is None or not info.running or info.restarts:
+        if info is not None and crashes is None:
+            crashes = info.restarts
+        if info is None or info.state in ("exited", "dead") or info.restarts > (crashes or 0):
             raise _failed(engine, container, info, "it ended")
         try:
             with _client(engine, container, max(1.0, deadline - clock.monotonic())) as client:
