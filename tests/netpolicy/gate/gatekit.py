@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -12,6 +15,8 @@ from netpolicy.attachment import Attachment
 from netpolicy.compile import compile_policy
 from netpolicy.errors import UserError
 from netpolicy.flow import Address
+from netpolicy.gate.client import GateClient
+from netpolicy.lab import Lab, Node
 from netpolicy.ruleset import Learned, Ruleset
 
 
@@ -100,3 +105,66 @@ def attachment(identifier: str = "a1", interface: str = "lo", gateway: str = "12
     """By default on the loopback, which is always there to listen on."""
     network = ip_network(f"{gateway}/{'32' if '.' in gateway else '128'}")
     return Attachment(identifier, f"project/{identifier}", interface, (network,), (ip_address(gateway),))
+
+
+class Daemon:
+    """``netpolicy gate serve`` as a process on a lab's host. Killed with the lab."""
+
+    def __init__(self, lab: Lab, *options: str, wrap: Sequence[str] = (), name: str = "gate") -> None:
+        self._lab, self._options, self._wrap = lab, options, wrap
+        self.socket = lab.directory / f"{name}.sock"
+        self.state = lab.directory / f"{name}-state"
+        self.log: list[str] = []
+        self.start()
+
+    def start(self) -> None:
+        """Start (again), and wait until it says that it is ready."""
+        begin = "import sys; from netpolicy.cli import main; sys.exit(main())"
+        own = ["gate", "serve", "--socket", str(self.socket), "--state", str(self.state), *self._options]
+        words = [*self._wrap, sys.executable, "-c", begin, *own]
+        self.process = self._lab.host.popen(words, stderr=subprocess.PIPE)
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line.decode().rstrip())
+            if "ready:" in self.log[-1]:
+                break
+        else:
+            raise AssertionError("the daemon did not start:\n" + "\n".join(self.log))
+
+    def kill(self) -> None:
+        """As the kernel does it when memory runs out."""
+        self._lab.host.stop(self.process)
+
+    def client(self) -> GateClient:
+        return GateClient.connect(self.socket, seconds=30)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What dig printed."""
+
+    status: str
+    answers: tuple[str, ...]
+    """Addresses and alias targets, sorted."""
+    ede: str
+    ttl: int | None
+    flags: str
+
+
+def dig(box: Node, name: str, kind: str = "A", *, server: str, tcp: bool = False, more: Sequence[str] = ()) -> Reply:
+    """Ask as a workload asks. A query that nobody answers has the status ``none``."""
+    words = ["dig", "+tries=1", "+time=3", "+tcp" if tcp else "+notcp", *more, f"@{server}", name, kind]
+    text = box.run(words, ok=(0, 9)).text
+    status = re.search(r"status: (\w+)", text)
+    flags = re.search(r"flags: ([a-z ]*);", text)
+    ede = re.search(r"; EDE: (.*)", text)
+    rows = [
+        line.split(None, 4) for line in text.splitlines() if line and not line.startswith(";") and "\tSOA\t" not in line
+    ]
+    return Reply(
+        status=status[1] if status else "none",
+        answers=tuple(sorted(row[4] for row in rows)),
+        ede=ede[1] if ede else "",
+        ttl=int(rows[0][1]) if rows else None,
+        flags=flags[1] if flags else "",
+    )
