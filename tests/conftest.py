@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
+from support.claude.client import lacks as claude_lacks
 
 from netpolicy.errors import UserError
 from netpolicy.kernel import netns
@@ -40,7 +41,7 @@ def _docker_lacks() -> str | None:
 
 @functools.cache
 def _claude_lacks() -> str | None:
-    return None if shutil.which("claude") else "needs the program claude"
+    return claude_lacks()
 
 
 GROUPS: dict[str, Callable[[], str | None]] = {

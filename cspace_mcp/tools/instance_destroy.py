@@ -52,8 +52,11 @@ async def instance_destroy(
 ) -> Destroyed:
     """Remove an instance with its workspace for good. Refuses over uncommitted or unpushed work and says what would be lost."""
     if not isinstance(consent, AcceptedElicitation):
+        unsaved = await desk(ctx).quick(desk(ctx).service.unsaved, name)
         raise ToolError(
-            f"The user did not agree to lose the unsaved work of {name!r}; nothing was removed. [not-confirmed]"
+            f"Nobody has agreed to lose the unsaved work of {name!r}, so nothing was removed: {unsaved.sentence()}. "
+            "Commit and hand over the work first, or, only if the user agrees to lose it, call instance_destroy again with "
+            "force=true. [unsaved-work]"
         )
     removed = await desk(ctx).destroy(name, force=force or consent.data.lose_the_work, report=reporter(ctx))
     return Destroyed(**removed.model_dump(), next=f"{name} is gone; instance_spawn makes another.")

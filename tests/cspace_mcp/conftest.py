@@ -6,17 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.claude.fake_service import FakeService
 
-TESTS = Path(__file__).parent.parent
-for path in (TESTS, TESTS / "support" / "claude"):
-    if str(path) not in sys.path:
-        sys.path.insert(0, str(path))
+from cspace_mcp.tools.desk import Desk
 
-from fake_service import FakeService  # noqa: E402
-
-from cspace_mcp.tools.desk import Desk  # noqa: E402
-
-FAKE_WORKER = TESTS / "support" / "claude" / "fake_worker.py"
+SCRIPTS = Path(__file__).parent.parent / "support" / "claude"
 
 
 @pytest.fixture
@@ -31,4 +25,4 @@ def service(tmp_path: Path) -> FakeService:
 
 @pytest.fixture
 def desk(service: FakeService) -> Desk:
-    return Desk(service, worker=(sys.executable, str(FAKE_WORKER), str(service.directory)))
+    return Desk(service, worker=(sys.executable, str(SCRIPTS / "fake_worker.py"), str(service.directory)))

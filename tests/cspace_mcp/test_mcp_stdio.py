@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fake_service import FakeService
-from raw import PATIENCE, RawServer
+from support.claude.fake_service import FakeService
+from support.claude.raw import PATIENCE, RawServer
 
 from netpolicy.clock import SystemClock
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import anyio
 import pytest
-from fake_service import FakeService, broken
 from mcp import Client
 from mcp_types import ElicitResult
+from support.claude.fake_service import FakeService, broken
 
 from cspace_mcp import server
 from cspace_mcp.results import Unsaved
