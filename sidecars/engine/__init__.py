@@ -6,7 +6,7 @@
 
 from sidecars.engine.client import Engine, EngineInfo
 from sidecars.engine.images import ImageInfo
-from sidecars.engine.labels import CONTENT, INSTANCE, PROJECT, ROLE, VERSION, labels
+from sidecars.engine.labels import CONTENT, IMAGE, INSTANCE, PROJECT, ROLE, VERSION, labels
 from sidecars.engine.networks import BRIDGE_NAME, NetworkInfo, NetworkSpec, Subnet
 from sidecars.engine.spec import ContainerInfo, ContainerSpec, Mount, Port
 from sidecars.engine.streams import STDERR, STDOUT, ExecStream, Pipe
@@ -15,6 +15,7 @@ from sidecars.engine.volumes import VolumeInfo
 __all__ = [
     "BRIDGE_NAME",
     "CONTENT",
+    "IMAGE",
     "INSTANCE",
     "PROJECT",
     "ROLE",

@@ -9,6 +9,8 @@ INSTANCE = "cspace.instance"
 ROLE = "cspace.role"
 """``dev``, ``gate``, ``workspace``, ... what the object does."""
 VERSION = "cspace.version"
+IMAGE = "cspace.image"
+"""On our images: the repository, which an image keeps when a newer one takes its name."""
 CONTENT = "cspace.content"
 """On our images and on containers whose definition can go stale: a hash of what went in."""
 

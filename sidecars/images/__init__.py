@@ -5,7 +5,7 @@ label ``cspace.content`` is the hash of what it would be built from: template, o
 """
 
 from sidecars.images.build import BuildOptions, ensure, ensure_all
-from sidecars.images.drift import Drift, drift
 from sidecars.images.recipe import GATE, INSTANCE, Recipe
+from sidecars.images.staleness import Drift, drift
 
 __all__ = ["GATE", "INSTANCE", "BuildOptions", "Drift", "Recipe", "drift", "ensure", "ensure_all"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from netpolicy.clock import Clock, SystemClock
 from netpolicy.errors import UserError
-from sidecars.engine import CONTENT, ROLE, VERSION, Engine, ImageInfo
+from sidecars.engine import CONTENT, IMAGE, ROLE, VERSION, Engine, ImageInfo
 from sidecars.images.base import BASE, ensure_base
 from sidecars.images.certificates import host_certificates
 from sidecars.images.context import Context, collect
@@ -77,7 +77,6 @@ def ensure(
         return found
     with _alone(engine, recipe, reporter):
         # Whoever held the lock before us has perhaps built exactly this.
-        before = engine.images.get(recipe.name)
         if not force and (found := current(engine, recipe, wanted)) is not None:
             return found
         ensure_base(engine, reporter, options.base, clock=clock)
@@ -85,7 +84,7 @@ def ensure(
         made = engine.images.get(recipe.name)
         if made is None:
             raise UserError("build-failed", f"the engine says it has built {recipe.name}, but does not have it")
-        _forget(engine, before, made)
+        _forget(engine, recipe)
     return made
 
 
@@ -120,7 +119,7 @@ def _build(
     cache: bool,
     clock: Clock,
 ) -> None:
-    labels = {ROLE: "image", VERSION: our_version(), CONTENT: wanted}
+    labels = {ROLE: "image", IMAGE: recipe.repository, VERSION: our_version(), CONTENT: wanted}
     arguments = {**_proxies(os.environ), "BASE": options.base, **options.arguments}
     with _log(recipe) as log:
         narration = Narration(recipe.repository, context.dockerfile, reporter, clock, log)
@@ -156,12 +155,12 @@ def _proxies(environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _forget(engine: Engine, before: ImageInfo | None, made: ImageInfo) -> None:
-    """Remove the image that has just lost its name, unless it has others or instances still run on it."""
-    if before is None or before.id == made.id or len(before.tags) > 1:
-        return
-    try:
-        engine.images.remove(before.id)
-    except UserError as error:
-        if error.code != "image-in-use":
-            raise
+def _forget(engine: Engine, recipe: Recipe) -> None:
+    """Remove earlier builds of an image, which have lost their name; not those that something still runs on."""
+    for image in engine.images.list({IMAGE: recipe.repository}):
+        if not image.tags:
+            try:
+                engine.images.remove(image.id)
+            except UserError as error:
+                if error.code != "image-in-use":
+                    raise
