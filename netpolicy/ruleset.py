@@ -11,12 +11,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Literal
 
+from netpolicy import spans
 from netpolicy.flow import Address, Origin
 from netpolicy.prefixes import Prefixes
 from netpolicy.services import Service, elements, merged
+from netpolicy.spans import Spans
 
 Network = IPv4Network | IPv6Network
 Mode = Literal["enforce", "off"]
@@ -118,15 +120,35 @@ class Ruleset:
             "host": [_service(s) for s in merged(r.service for r in self.host)],
         }
 
+    @cached_property
+    def by_services(self) -> Mapping[tuple[int, tuple[Service, ...]], Spans]:
+        """The allowed addresses of each family by the (merged) services they are allowed with."""
+        rows: dict[tuple[int, tuple[Service, ...]], list[Network]] = {}
+        for rule in self.ranges:
+            rows.setdefault((rule.network.version, rule.services), []).append(rule.network)
+        groups: dict[tuple[int, tuple[Service, ...]], list[Network]] = {}
+        for (version, services), networks in rows.items():
+            if services:
+                groups.setdefault((version, merged(services)), []).extend(networks)
+        return {key: spans.of_networks(groups[key], key[0]) for key in sorted(groups)}
+
     def _ranges(self) -> list[Any]:
-        """For each network the services it opens, where networks are as few and as wide as they can be for each service."""
-        found: dict[Network, list[Service]] = {}
-        for service in elements(s for rule in self.ranges for s in rule.services):
-            inside = {r.network for r in self.ranges if any(s.contains(service) for s in r.services)}
-            for version in (IPv4Network, IPv6Network):
-                for network in collapse_addresses(n for n in inside if isinstance(n, version)):
-                    found.setdefault(network, []).append(service)
-        return sorted([str(network), [_service(s) for s in merged(found[network])]] for network in found)
+        """For each family, the longest runs of ports with the same addresses, each with the hash of these."""
+        found: list[list[Any]] = []
+        for piece in elements(s for _, services in self.by_services for s in services):
+            for version in (4, 6):
+                groups = (item for item in self.by_services.items() if item[0][0] == version)
+                parts = [part for (_, services), part in groups if any(s.contains(piece) for s in services)]
+                if parts:
+                    found.append([version, piece.protocol, piece.first, piece.last, spans.union(parts).digest])
+        runs: list[list[Any]] = []
+        for row in sorted(found):
+            before = runs[-1] if runs else None
+            if before is not None and [*before[:2], before[3] + 1, before[4]] == [*row[:3], row[4]]:
+                before[3] = row[3]
+            else:
+                runs.append(row)
+        return runs
 
     def to_json(self) -> dict[str, Any]:
         """The JSON document that `from_json` reads back as an equal object."""
@@ -164,7 +186,7 @@ class Ruleset:
             mode=mode,
             names=tuple(NameRule(_text(n), _services(s), Origin(*o)) for n, s, o in document["names"]),
             ranges=tuple(RangeRule(ip_network(_text(n)), _services(s), Origin(*o)) for n, s, o in document["ranges"]),
-            host=tuple(HostRule(*_services([s]), Origin(*o)) for s, o in document["host"]),
+            host=tuple(HostRule(_services([s])[0], Origin(*o)) for s, o in document["host"]),
             warnings=tuple(_text(w) for w in document.get("warnings", ())),
         )
 

@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -147,6 +147,21 @@ class Netlink:
                     return found
         raise KernelError(message, errno.EINTR, 0, "the listing changed on each of 20 attempts")
 
+    def stream(self, message: Message) -> Iterator[memoryview]:
+        """Like `dump`, one by one as they are read, for listings that are large and never at rest. Read it to its end.
+
+        Raises:
+            KernelError: the kernel refused to list.
+        """
+        with self._lock:
+            self._sequence += 1
+            self._send(message.pack(self._sequence, DUMP))
+            for kind, flags, body in self._answers(self._sequence):
+                if kind == _NLMSG_ERROR and (code := -_signed(body)):
+                    raise KernelError(message, code, 0, _words(flags, body))
+                if kind not in (_NLMSG_ERROR, _NLMSG_DONE):
+                    yield body[4:]
+
     def get(self, message: Message) -> memoryview | None:
         """The payload that answers a question for one object, None where it does not exist.
 
@@ -185,19 +200,22 @@ class Netlink:
     def _collect(self, message: Message, sequence: int) -> tuple[list[memoryview], bool]:
         found: list[memoryview] = []
         whole = True
+        for kind, flags, body in self._answers(sequence):
+            whole = whole and not flags & _DUMP_INTERRUPTED
+            if kind == _NLMSG_ERROR and (code := -_signed(body)):
+                raise KernelError(message, code, 0, _words(flags, body))
+            if kind not in (_NLMSG_ERROR, _NLMSG_DONE):
+                found.append(body[4:])
+        return found, whole
+
+    def _answers(self, sequence: int) -> Iterator[tuple[int, int, memoryview]]:
+        """The answers to one question, up to and with the one that ends them."""
         while True:
             for kind, flags, number, body in self._receive():
-                if number != sequence:
-                    continue  # what is left of a listing that was given up
-                whole = whole and not flags & _DUMP_INTERRUPTED
-                if kind == _NLMSG_ERROR:
-                    code = -_signed(body)
-                    if code:
-                        raise KernelError(message, code, 0, _words(flags, body))
-                    return found, whole
-                if kind == _NLMSG_DONE:
-                    return found, whole
-                found.append(body[4:])
+                if number == sequence:  # else it is left of a listing that was given up
+                    yield kind, flags, body
+                    if kind in (_NLMSG_ERROR, _NLMSG_DONE):
+                        return
 
     def _outcome(self, messages: Sequence[Message], offset: int, ignore: frozenset[int] = frozenset()) -> None:
         """Read all answers; raise the first error that is not ignored. `offset` is the number before the first message's."""

@@ -20,7 +20,7 @@ from netpolicy.kernel.nftables import learning
 from netpolicy.kernel.nftables.expressions import Cmp, Meta, State
 from netpolicy.kernel.nftables.layout import ICMP, ICMPV6, MAPS, TCP, UDP, icmpv6_type
 from netpolicy.kernel.nftables.messages import Table, element
-from netpolicy.kernel.nftables.ranges import Profile
+from netpolicy.kernel.nftables.ranges import name_of
 from netpolicy.ruleset import Network, Ruleset
 from netpolicy.services import Service
 
@@ -98,10 +98,10 @@ class Writer:
         ]
         return [*self._flush(), *rules, *self._dispatch(("outbound", "inbound", "to_host"))]
 
-    def enforce(self, ruleset: Ruleset, profiles: tuple[Profile, ...], dns_port: int | None) -> list[Message]:
+    def enforce(self, ruleset: Ruleset, dns_port: int | None) -> list[Message]:
         """Rules for a ruleset, and dispatch to them."""
         rules = [
-            *self._out(ruleset, profiles, dns_port),
+            *self._out(ruleset, dns_port),
             *self._in(),
             *self._host(ruleset, dns_port),
             *self._nat(),
@@ -114,7 +114,7 @@ class Writer:
         """What the first rule's comment says of the ruleset in force."""
         return f"ruleset {ruleset.id} {ruleset.mode} dns {dns_port or 0}"
 
-    def _out(self, ruleset: Ruleset, profiles: tuple[Profile, ...], dns_port: int | None) -> Iterator[Message]:
+    def _out(self, ruleset: Ruleset, dns_port: int | None) -> Iterator[Message]:
         yield self._rule(
             "out_",
             e.interface_is(Meta.OIFNAME, self.attachment.interface),
@@ -129,10 +129,10 @@ class Writer:
         for slot in learning.slots(ruleset):
             for protocol in learning.single_protocols(ruleset) if slot.service is None else (None,):
                 yield self._rule("out_", *_slot_match(slot, protocol, self.attachment.id), e.goto("pass"))
-        for profile in profiles:
-            version, name = profile.addresses.version, profile.addresses.name
-            for service in profile.services:
-                match = (*e.family_is(version), *_service(service), e.load_destination(version), e.lookup(name))
+        for (version, services), spans in ruleset.by_services.items():
+            look = e.load_destination(version), e.lookup(name_of(spans))
+            for service in services:
+                match = (*e.family_is(version), *_service(service), *look)
                 yield self._rule("out_", *match, e.goto("pass"))
         yield self._rule("out_", *self._refuse())
 

@@ -14,12 +14,11 @@ from netpolicy.errors import Exit, UserError
 from netpolicy.flow import Address
 from netpolicy.kernel.netlink import KernelError, Message, Netlink, refuse
 from netpolicy.kernel.netns import Namespace
-from netpolicy.kernel.nftables import chains, flows, layout, learning
+from netpolicy.kernel.nftables import chains, flows, layout, learning, ranges
 from netpolicy.kernel.nftables.expressions import interface_key
 from netpolicy.kernel.nftables.layout import MAPS
 from netpolicy.kernel.nftables.learning import Alive, Entry
 from netpolicy.kernel.nftables.messages import Table, element
-from netpolicy.kernel.nftables.ranges import Profile, is_range_set, profiles
 from netpolicy.kernel.nftables.reading import Count, Reader
 from netpolicy.ruleset import Learned, Ruleset
 
@@ -46,14 +45,18 @@ class NftablesEnforcer:
     def __init__(self, table: str = "netpolicy", netns: Namespace = None, *, clock: Clock | None = None) -> None:
         self._table = Table(table)
         self._link = Netlink(netns)
+        self._tracking = Netlink(
+            netns
+        )  # of its own: listing connections takes long on a busy host, learning must not wait
         self._read = Reader(self._link, self._table)
         self._clock = clock or SystemClock()
         self._applied: dict[str, _Applied] = {}
         self._lock = threading.RLock()
 
     def close(self) -> None:
-        """Release the socket; the kernel's state stays."""
+        """Release the sockets; the kernel's state stays."""
         self._link.close()
+        self._tracking.close()
 
     def install(self, prefix: str | None) -> None:
         """Create the table with its base chains, and lock all interfaces whose name begins with `prefix`.
@@ -77,38 +80,39 @@ class NftablesEnforcer:
 
     def attach(self, attachment: Attachment, dns_port: int | None) -> None:
         """Lock the interface: nothing passes, not even DNS, and the connections it has are cut."""
-        with self._doing(f"lock {attachment.name}"):
+        with self._doing(what := f"lock {attachment.name}"):
             writer = self._writer(attachment)
             self._link.transaction([*writer.create(), *self._moved(writer), *writer.lock()])
             self._applied.pop(attachment.id, None)
-            flows.cut_all(self._link, attachment)
+        with _refusing(what):
+            flows.cut_all(self._tracking, attachment)
 
     def apply(self, attachment: Attachment, ruleset: Ruleset, dns_port: int | None) -> None:
         """Put a ruleset in force in place; what it still allows goes on undisturbed, what it no longer allows is cut.
 
         It needs no `attach` before it: a gate that starts again applies at once, so live connections survive.
         """
-        with self._doing(f"apply the policy to {attachment.name}"):
+        with self._doing(what := f"apply the policy to {attachment.name}"):
             writer = self._writer(attachment)
-            allowed = profiles(ruleset.ranges)
             mark = writer.mark(ruleset, dns_port)
             before = self._mark_in_force(writer)
             used = self._read.looked_into(writer.chain("out_"))
-            self._prepare(attachment.id, ruleset, allowed)
+            self._prepare(attachment.id, ruleset)
             alive = self._read.learned(attachment.id)
             self._link.transaction(
                 [
                     *writer.create(),
                     *self._moved(writer),
                     *self._relearn(attachment.id, ruleset, alive),
-                    *writer.enforce(ruleset, allowed, dns_port),
+                    *writer.enforce(ruleset, dns_port),
                     *self._drop_slots(attachment.id, ruleset),
                 ]
             )
             memory = self._remember(attachment.id, ruleset, alive)
-            if before != mark:
-                flows.cut_withdrawn(self._link, attachment, ruleset, allowed, dns_port, memory)
-            self._forget_ranges(used - {profile.addresses.name for profile in allowed})
+            self._forget_ranges(used - {ranges.name_of(spans) for spans in ruleset.by_services.values()})
+        if before != mark:
+            with _refusing(what):
+                flows.cut_withdrawn(self._tracking, attachment, ruleset, dns_port, memory)
 
     def learn(self, attachment_id: str, learned: Sequence[Learned]) -> None:
         """Insert or refresh learned addresses; acknowledged by the kernel on return.
@@ -168,11 +172,8 @@ class NftablesEnforcer:
 
     @contextmanager
     def _doing(self, what: str) -> Iterator[None]:
-        with self._lock:
-            try:
-                yield
-            except KernelError as error:
-                refuse(error, f"cannot {what}")
+        with self._lock, _refusing(what):
+            yield
 
     def _writer(self, attachment: Attachment) -> chains.Writer:
         chains.check(attachment)
@@ -200,12 +201,12 @@ class NftablesEnforcer:
                 if chain in targets and interface != keep:
                     yield from self._table.delete_elements(name, [element(interface_key(interface))])
 
-    def _prepare(self, attachment_id: str, ruleset: Ruleset, allowed: Iterable[Profile]) -> None:
+    def _prepare(self, attachment_id: str, ruleset: Ruleset) -> None:
         """Make the sets that no rule looks into yet, in a transaction before."""
         messages = [slot.add(self._table, attachment_id) for slot in learning.slots(ruleset)]
-        for addresses in {profile.addresses for profile in allowed}:
-            if not self._read.has_set(addresses.name):
-                messages += addresses.messages(self._table)
+        for name, spans in {ranges.name_of(spans): spans for spans in ruleset.by_services.values()}.items():
+            if not self._read.has_set(name):
+                messages += ranges.make(spans, self._table)
         self._link.transaction(messages)
 
     def _relearn(self, attachment_id: str, ruleset: Ruleset, alive: dict[Entry, Alive]) -> Iterator[Message]:
@@ -253,12 +254,20 @@ class NftablesEnforcer:
 
     def _forget_ranges(self, candidates: Iterable[str]) -> None:
         """Remove range sets that no rule looks into any more."""
-        ranges = {name for name in candidates if is_range_set(name)}
-        if not ranges:
+        known = {name for name in candidates if ranges.is_range_set(name)}
+        if not known:
             return
-        unused = ranges - self._read.looked_into()
+        unused = known - self._read.looked_into()
         try:
             self._link.transaction([self._table.delete_set(name) for name in sorted(unused)])
         except KernelError as error:
             if error.number not in (errno.EBUSY, errno.ENOENT):  # somebody else looks into it, or was quicker
                 raise
+
+
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    try:
+        yield
+    except KernelError as error:
+        refuse(error, f"cannot {what}")

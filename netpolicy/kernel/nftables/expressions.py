@@ -150,7 +150,7 @@ def route_back_missing() -> tuple[bytes, ...]:
     """The route to the packet's sender does not lead out of the interface it came in by (``fib saddr . iif oif missing``)."""
     by_source_and_interface = 1 | 8  # NFTA_FIB_F_SADDR, NFTA_FIB_F_IIF
     fib = expression("fib", a.be32(1, R), a.be32(2, 1), a.be32(3, by_source_and_interface | 32))
-    return fib, compare(b"\0")
+    return fib, compare(bytes(4))
 
 
 def masquerade() -> bytes:

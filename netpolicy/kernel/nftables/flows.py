@@ -11,12 +11,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from netpolicy import spans
 from netpolicy.attachment import Attachment
 from netpolicy.flow import Address
 from netpolicy.kernel import conntrack
 from netpolicy.kernel.conntrack import Entry
 from netpolicy.kernel.netlink import Netlink
-from netpolicy.kernel.nftables.ranges import Profile, merge
 from netpolicy.ruleset import Ruleset
 from netpolicy.services import Service
 
@@ -39,7 +39,7 @@ class Memory:
 
     def ever(self, address: Address) -> Iterable[str]:
         """All names the address was learned for."""
-        return self._names.get(address, {})
+        return tuple(self._names.get(address, {}))
 
     def now(self, address: Address, moment: float) -> frozenset[str]:
         """The names the address is learned for at this moment."""
@@ -54,14 +54,13 @@ def cut_all(link: Netlink, attachment: Attachment) -> int:
         ends = (entry.original.source, entry.original.destination, entry.reply.source, entry.reply.destination)
         return any(end in inside for end in ends)
 
-    return conntrack.delete(link, [entry for entry in conntrack.entries(link) if concerned(entry)])
+    return conntrack.delete(link, conntrack.entries(link, concerned))
 
 
 def cut_withdrawn(
     link: Netlink,
     attachment: Attachment,
     ruleset: Ruleset,
-    profiles: tuple[Profile, ...],
     dns_port: int | None,
     memory: Memory,
 ) -> int:
@@ -79,16 +78,15 @@ def cut_withdrawn(
         if asked.destination in inside or ruleset.mode == "off":
             return True
         number, version = int.from_bytes(asked.destination, "big"), 4 if len(asked.destination) == 4 else 6
-        for profile in profiles:
-            fits = profile.addresses.version == version and _covers(profile.services, entry)
-            if fits and number in profile.addresses:
+        for (family, opened_services), addresses in ruleset.by_services.items():
+            if family == version and number in addresses and _covers(opened_services, entry):
                 return True
         return any(_covers(services.get(name, ()), entry) for name in memory.ever(asked.destination_address))
 
     def opened(entry: Entry) -> bool:
         return entry.original.source in inside and entry.original.source not in gateways
 
-    return conntrack.delete(link, [e for e in conntrack.entries(link) if opened(e) and not allowed(e)])
+    return conntrack.delete(link, conntrack.entries(link, lambda entry: opened(entry) and not allowed(entry)))
 
 
 def _covers(services: Iterable[Service], entry: Entry) -> bool:
@@ -96,11 +94,11 @@ def _covers(services: Iterable[Service], entry: Entry) -> bool:
 
 
 class _Inside:
-    """The addresses of the attachment's own networks."""
+    """The addresses of the attachment's own networks, by their packed form."""
 
     def __init__(self, attachment: Attachment) -> None:
         self._sets = {
-            size: merge([n for n in attachment.networks if n.version == version], version)
+            size: spans.of_networks([n for n in attachment.networks if n.version == version], version)
             for size, version in ((4, 4), (16, 6))
         }
 

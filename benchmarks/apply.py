@@ -1,0 +1,295 @@
+"""Putting a policy in force: our netlink transactions against `nft -f` of the same rules, and what traffic notices.
+
+Both sides start from the same state in a namespace of their own, take turns, and are compared by their medians of one run.
+Needs root and the nft program. Usage: apply.py [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from statistics import median
+
+from _table import ms, show
+
+from netpolicy import command
+from netpolicy.attachment import Attachment
+from netpolicy.flow import Origin
+from netpolicy.kernel import conntrack, netns
+from netpolicy.kernel.links import Links
+from netpolicy.kernel.netlink import Netlink
+from netpolicy.kernel.nftables import NftablesEnforcer
+from netpolicy.lab import Lab
+from netpolicy.ruleset import Learned, NameRule, RangeRule, Ruleset
+from netpolicy.services import Service
+
+ORIGIN = Origin("benchmark", "", "")
+WEB = (Service(6, 80, 80), Service(6, 443, 443))
+ATTACHMENT = Attachment(
+    "bench",
+    "bench",
+    "csp-bench",
+    (ip_network("10.213.0.0/28"), ip_network("fd5c:ace0::/64")),
+    (ip_address("10.213.0.1"), ip_address("fd5c:ace0::1")),
+)
+
+
+def ruleset(v4: int, v6: int, variant: int) -> Ruleset:
+    """Networks that cannot be joined; variants share none."""
+    base4, base6 = 0x0B000000 + variant * 256, (0x20010DB8 << 96) + (variant << 64)
+    four = (IPv4Network((base4 + n * 512, 25)) for n in range(v4))
+    six = (IPv6Network((base6 + (n << 80), 64)) for n in range(v6))
+    ranges = (*(RangeRule(n, WEB, ORIGIN) for n in four), *(RangeRule(n, WEB, ORIGIN) for n in six))
+    names = tuple(NameRule(f"{n}.example", (Service(6, 443, 443),), ORIGIN) for n in range(20))
+    return Ruleset("benchmark", "enforce", names, ranges)
+
+
+class Ours:
+    """The enforcer in a namespace of its own."""
+
+    name = "netpolicy"
+
+    def __init__(self) -> None:
+        self.namespace = netns.anonymous()
+        self.enforcer = NftablesEnforcer("netpolicy", self.namespace)
+
+    def first(self, rules: Ruleset) -> None:
+        self.enforcer.install("csp-")
+        self.enforcer.apply(ATTACHMENT, rules, 5300)
+
+    def replace(self, rules: Ruleset) -> None:
+        self.enforcer.apply(ATTACHMENT, rules, 5300)
+
+    def close(self) -> None:
+        self.enforcer.close()
+        os.close(self.namespace)
+
+    def listing(self) -> str:
+        return netns.call(self.namespace, command.run, ["nft", "list", "table", "inet", "netpolicy"]).text
+
+
+class Nft:
+    """`nft -f` with the text of what our side has put in force, prepared beforehand."""
+
+    name = "nft -f"
+
+    def __init__(self) -> None:
+        self.namespace = netns.anonymous()
+        self._before = ""
+
+    def prepare(self, listing: str) -> None:
+        chains = re.findall(r"^\tchain (\w+)", self._before, re.MULTILINE)
+        sets = re.findall(r"^\tset (r[46]_\w+)", self._before, re.MULTILINE)
+        flush = [f"flush chain inet netpolicy {name}" for name in chains]
+        flush += [f"delete set inet netpolicy {name}" for name in sets if name not in listing]
+        self._text = "\n".join([*flush, listing, ""]).encode()
+        self._before = listing
+
+    def run(self) -> None:
+        netns.call(self.namespace, command.run, ["nft", "-f", "-"], stdin=self._text, seconds=600)
+
+    def close(self) -> None:
+        os.close(self.namespace)
+
+
+def timed(function: Callable[[], None]) -> float:
+    begin = time.perf_counter()
+    function()
+    return time.perf_counter() - begin
+
+
+def compare(v4: int, v6: int, rounds: int) -> list[list[str]]:
+    """First apply, replace, and the same policy again, each of `rounds` times."""
+    times: dict[tuple[str, str], list[float]] = {}
+
+    def note(what: str, who: str, seconds: float) -> None:
+        times.setdefault((what, who), []).append(seconds)
+
+    for _ in range(rounds):
+        ours, nft = Ours(), Nft()
+        try:
+            for what, variant in (("first apply", 0), ("replace", 1), ("again, unchanged", 1)):
+                rules = ruleset(v4, v6, variant)
+                step = ours.first if what == "first apply" else ours.replace
+                note(what, "ours", timed(lambda step=step, rules=rules: step(rules)))  # type: ignore[misc]  # a lambda with defaults
+                nft.prepare(ours.listing())
+                note(what, "nft", timed(nft.run))
+        finally:
+            ours.close()
+            nft.close()
+    rows = []
+    for what in ("first apply", "replace", "again, unchanged"):
+        mine, theirs = median(times[what, "ours"]), median(times[what, "nft"])
+        label = f"{v4:,} v4 + {v6:,} v6: {what}"
+        rows.append([label, ms(mine), ms(max(times[what, "ours"])), ms(theirs), f"{mine / theirs:.2f}"])
+    return rows
+
+
+def learning(count: int) -> list[list[str]]:
+    """One learned address into a set that holds `count`, beside 1,000 ranges."""
+    ours = Ours()
+    try:
+        ours.first(ruleset(1000, 0, 0))
+        addresses = [ip_address(0xC6336400 + n) for n in range(count + 200)]
+        https = (Service(6, 443, 443),)
+        for start in range(0, count, 500):
+            ours.enforcer.learn("bench", [Learned("1.example", a, https, 600) for a in addresses[start : start + 500]])
+        new = addresses[count:]
+        one = [timed(lambda a=a: ours.enforcer.learn("bench", [Learned("2.example", a, https, 600)])) for a in new]  # type: ignore[misc]  # a lambda with defaults
+        again = [timed(lambda a=a: ours.enforcer.learn("bench", [Learned("2.example", a, https, 600)])) for a in new]  # type: ignore[misc]  # a lambda with defaults
+        text = "add element inet netpolicy n4_bench { 203.0.113.%d . tcp . 443 timeout 10m }"
+        nft = [
+            timed(
+                lambda n=n: (
+                    netns.call(ours.namespace, command.run, ["nft", "-f", "-"], stdin=(text % n).encode()) and None
+                )  # type: ignore[misc]  # a lambda with defaults
+            )
+            for n in range(15)
+        ]
+        label = f"one address beside {count:,} learned"
+        return [
+            [f"{label}: new", ms(median(one)), ms(max(one)), ms(median(nft)), f"{median(one) / median(nft):.3f}"],
+            [f"{label}: again", ms(median(again)), ms(max(again)), "", ""],
+        ]
+    finally:
+        ours.close()
+
+
+_SENDER = """
+import select, socket, sys
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sent = {address: 0 for address in sys.argv[1:]}
+port, seconds = 1024, 0
+print("ready", flush=True)
+while not select.select([sys.stdin], [], [], 0)[0]:
+    for address in sent:
+        for _ in range(10):
+            port = port + 1 if port < 65000 else 1024
+            sock.sendto(b"x", (address, port))
+            sent[address] += 1
+print(*sent.values(), flush=True)
+"""
+
+
+@contextmanager
+def traffic(lab: Lab, box: object, allowed: str, denied: str) -> Iterator[Callable[[], tuple[int, int, int]]]:
+    """Every datagram opens a new connection, so each meets the rules; counted where it arrives."""
+    rules = "".join(
+        f"add counter inet count {name}\nadd rule inet count arrive ip daddr {address} counter name {name} drop\n"
+        for name, address in (("allowed", allowed), ("denied", denied))
+    )
+    chain = "add table inet count\nadd chain inet count arrive { type filter hook prerouting priority -350; }\n"
+    lab.inet.run(["nft", "-f", "-"], stdin=(chain + rules).encode())
+    assert hasattr(box, "popen")
+    sender = box.popen([sys.executable, "-c", _SENDER, allowed, denied], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    sender.stdout.readline()
+
+    def stop() -> tuple[int, int, int]:
+        out, _ = sender.communicate(b"stop\n")
+        sent = int(out.split()[0])
+        listing = lab.inet.run(["nft", "list", "counters", "table", "inet", "count"]).text
+        arrived = {name: int(n) for name, n in re.findall(r"counter (\w+) \{\s+packets (\d+)", listing)}
+        lab.inet.run(["nft", "delete", "table", "inet", "count"])
+        return sent, arrived["allowed"], arrived["denied"]
+
+    yield stop
+
+
+def disturbance(replaces: int) -> list[list[str]]:
+    """Allowed datagrams lost, and denied ones that arrive, while the policy is replaced over and over."""
+    rows = []
+    with Lab() as lab:
+        box = lab.add_workload("csp-bench")
+        # Forgotten before the sender's ports come round again, so that every datagram is judged by the rules.
+        netns.set_sysctl(lab.host.name, "net.netfilter.nf_conntrack_udp_timeout", 1)
+        attachment = box.attachment("bench")
+        allowed, denied = lab.fresh_v4(), lab.fresh_v4()
+        open_udp = RangeRule(ip_network(allowed), (Service(17, 1, 65535),), ORIGIN)
+        variants = []
+        for variant in (0, 1):
+            base = ruleset(1000, 200, variant)
+            variants.append(Ruleset("benchmark", "enforce", base.names, (*base.ranges, open_udp)))
+        enforcer = NftablesEnforcer("netpolicy", lab.host.name)
+        enforcer.install("csp-")
+        enforcer.attach(attachment, 5300)
+        enforcer.apply(attachment, variants[0], 5300)
+        with traffic(lab, box, allowed, denied) as stop:
+            for n in range(replaces):
+                enforcer.apply(attachment, variants[n % 2], 5300)
+            sent, arrived, leaked = stop()
+        rows.append(["ours, in place", str(replaces), f"{sent:,}", f"{sent - arrived:,}", str(leaked)])
+        listings = []
+        for each in variants:
+            enforcer.apply(attachment, each, 5300)
+            text = lab.host.run(["nft", "list", "table", "inet", "netpolicy"]).text
+            listings.append(b"add table inet netpolicy\ndelete table inet netpolicy\n" + text.encode())
+        with traffic(lab, box, allowed, denied) as stop:
+            for n in range(replaces):
+                lab.host.run(["nft", "-f", "-"], stdin=listings[n % 2])
+            sent, arrived, leaked = stop()
+        rows.append(["nft -f, table made anew", str(replaces), f"{sent:,}", f"{sent - arrived:,}", str(leaked)])
+        enforcer.close()
+    return rows
+
+
+def connections(count: int) -> list[list[str]]:
+    """Listing tracked connections: our parser and pyroute2's."""
+    from pyroute2 import Conntrack
+
+    namespace = netns.anonymous()
+    try:
+        with Links(namespace) as links:
+            links.up("lo")
+        track = b"add table t\nadd chain t c { type filter hook output priority 0; }\nadd rule t c ct state new\n"
+        netns.call(namespace, command.run, ["nft", "-f", "-"], stdin=track)
+        with netns.socket_in(namespace, socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            for n in range(count):
+                sock.sendto(b"", ("127.0.0.1", 1024 + n))
+
+        def theirs() -> int:
+            with Conntrack() as tracker:
+                return len(list(tracker.dump_entries()))
+
+        link = Netlink(namespace)
+        mine = [timed(lambda: len(list(conntrack.entries(link, lambda _: True))) and None) for _ in range(5)]
+        assert len(list(conntrack.entries(link, lambda _: True))) >= count
+        others = [timed(lambda: netns.call(namespace, theirs) and None) for _ in range(3)]
+        link.close()
+        row = [f"{count:,} connections listed", ms(median(mine)), ms(max(mine)), ms(median(others))]
+        return [[*row, f"{median(mine) / median(others):.3f}"]]
+    finally:
+        os.close(namespace)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, for a look")
+    quick = parser.parse_args().quick
+    head = ["", "ours ms", "worst", "other ms", "ratio"]
+    rows = compare(1000, 200, 3 if quick else 9) + compare(100_000, 0, 1 if quick else 3)
+    show(
+        "Putting a policy in force (other: nft -f of the same rules)",
+        head,
+        rows,
+        "Medians; a ratio below 1 is ours faster.",
+    )
+    show("Learning an address (other: nft -f)", head, learning(1000))
+    show("Reading connections (other: pyroute2)", head, connections(2000 if quick else 10_000))
+    show(
+        "Traffic while 1,000 + 200 ranges are replaced",
+        ["", "replaces", "allowed sent", "lost", "denied arrived"],
+        disturbance(20 if quick else 60),
+        "Each datagram is a new connection. Making the table anew is what `nft -f` of a whole listing does.",
+    )
+
+
+if __name__ == "__main__":
+    main()

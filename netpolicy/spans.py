@@ -1,0 +1,57 @@
+"""Sets of addresses as ranges of numbers: quick to join, to compare and to look into, also for 100,000 networks. Pure."""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Addresses of one family in their one form: inclusive ranges, sorted, neither overlapping nor adjacent."""
+
+    version: int
+    pairs: tuple[Pair, ...] = field(repr=False)
+
+    @cached_property
+    def digest(self) -> str:
+        """The content's SHA-256 in hexadecimal digits."""
+        width = 4 if self.version == 4 else 16
+        numbers = (number.to_bytes(width, "big") for pair in self.pairs for number in pair)
+        return hashlib.sha256(b"%d" % self.version + b"".join(numbers)).hexdigest()
+
+    def __contains__(self, address: int) -> bool:
+        at = bisect.bisect_right(self.pairs, (address, 1 << 128)) - 1
+        return at >= 0 and self.pairs[at][0] <= address <= self.pairs[at][1]
+
+
+def of_networks(networks: Iterable[IPv4Network | IPv6Network], version: int) -> Spans:
+    """The addresses of networks, which are all of this family."""
+    bits = 32 if version == 4 else 128
+    pairs = [(int(n.network_address), n.prefixlen) for n in networks]
+    return _joined(version, [(first, first | ((1 << (bits - length)) - 1)) for first, length in pairs])
+
+
+def union(parts: Sequence[Spans]) -> Spans:
+    """The addresses of at least one set, which are all of one family."""
+    if len(parts) == 1:
+        return parts[0]
+    return _joined(parts[0].version, [pair for part in parts for pair in part.pairs])
+
+
+def _joined(version: int, pairs: list[Pair]) -> Spans:
+    pairs.sort()
+    found: list[Pair] = []
+    for first, last in pairs:
+        if found and first <= found[-1][1] + 1:
+            if last > found[-1][1]:
+                found[-1] = (found[-1][0], last)
+        else:
+            found.append((first, last))
+    return Spans(version, tuple(found))
