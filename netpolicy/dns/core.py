@@ -142,9 +142,7 @@ class DnsCore:
             return Relay(query, limit)
         allowed = self.view.allowed(query.name)
         if allowed is None:
-            self.counters.denied += 1
-            self._remember_denied(wire.name_to_text(query.name))
-            return Ready(self._denied(query, self.view, limit))
+            return Ready(self._deny(query, self.view, limit))
         if query.type not in (wire.A, wire.AAAA):
             self.counters.answered += 1
             return Ready(write_reply(query, wire.NOERROR, negative_ttl=lifetimes.NEGATIVE, limit=limit))
@@ -229,12 +227,11 @@ class DnsCore:
         self.counters.answered += 1
         return truncate(step.query.id.to_bytes(2) + response[2:], step.limit)
 
-    def _remember_denied(self, name: str) -> None:
+    def _deny(self, query: Query, view: NameView, limit: int) -> bytes:
+        name = wire.name_to_text(query.name)
+        self.counters.denied += 1
         if name in self.denied or len(self.denied) < _MOST_DENIED:
             self.denied[name] = self.denied.get(name, 0) + 1
-
-    def _denied(self, query: Query, view: NameView, limit: int) -> bytes:
-        name = wire.name_to_text(query.name)
         text = f"{name} is not allowed by {view.policy}; to allow it add it to firewall.domains"
         return write_reply(
             query,

@@ -36,6 +36,11 @@ class DnsService:
         self._fetching: dict[tuple[bytes, int, NameView], asyncio.Task[Answer]] = {}
         self._waiting = 0
 
+    def close(self) -> None:
+        """Give up what is being asked."""
+        for task in list(self._fetching.values()):
+            task.cancel()
+
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[None]:
         """While held nothing is learned: for changing the kernel's ruleset and the core's view as one."""

@@ -10,6 +10,7 @@ closed stays closed, what is allowed stays allowed until its addresses run out. 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -125,8 +126,7 @@ class Gate:
                 await self._remember_anyway()
                 raise
             if before is not None:
-                before.core.adopt(None)
-                before.listeners.close()
+                before.close()
             await keep.listen(held)
             _log.info("locked %s (%s, %s)", attachment.name, attachment.id, attachment.interface)
             return await self._state(held)
@@ -187,8 +187,7 @@ class Gate:
             await keep.worker.run(keep.enforcer.detach, attachment_id)
             held = keep.held.pop(attachment_id, None)
             if held is not None:
-                held.core.adopt(None)
-                held.listeners.close()
+                held.close()
                 await keep.save()
                 _log.info("detached %s (%s)", held.record.attachment.name, attachment_id)
 
@@ -201,16 +200,17 @@ class Gate:
     async def show(self, attachment_id: str) -> Shown:
         """One attachment in full. Raises UserError ``not-attached``."""
         held = self._find(attachment_id)
-        return Shown(held.ruleset, tuple(held.learned()), await self._state(held))
+        return Shown(held.ruleset, tuple(held.learned()), await self._state(held), self.denied(attachment_id))
 
-    def check(self, attachment_id: str, flow: Flow) -> Verdict:
+    async def check(self, attachment_id: str, flow: Flow) -> Verdict:
         """What would happen to a flow now. Raises UserError ``not-attached``."""
         held = self._find(attachment_id)
         attachment = held.record.attachment
         if held.ruleset is None:
             why = f"no policy has been applied to {attachment.name} yet, so everything is refused"
             return Verdict(False, Layer.LOCAL, None, Identity.NONE, why)
-        return decide(held.ruleset, flow, held.learned(), attachment=attachment)
+        # A thread: the first question to a big ruleset builds its index.
+        return await asyncio.to_thread(decide, held.ruleset, flow, held.learned(), attachment=attachment)
 
     def denied(self, attachment_id: str) -> dict[str, int]:
         """Names that the workload asked for and the policy does not list, the most frequent first. Raises UserError ``not-attached``."""

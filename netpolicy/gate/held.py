@@ -49,6 +49,12 @@ class Held:
         view = self.core.view
         return [] if view is None or view.open else self.core.table.entries(view, self.clock.monotonic())
 
+    def close(self) -> None:
+        """Stop answering; what is held in the kernel stays."""
+        self.core.adopt(None)
+        self.listeners.close()
+        self.service.close()
+
     def state(self, refused: int) -> State:
         """For people and programs; `refused` is the kernel's count of packets."""
         ruleset, counters = self.ruleset, self.core.counters

@@ -94,7 +94,7 @@ class Keeper:
         if self._watch is not None:
             self._watch.close()
         for held in self.held.values():
-            held.listeners.close()
+            held.close()
         self.worker.close()
         self.enforcer.close()
         if self._store is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address
 from typing import Any, Literal, cast
 
@@ -189,6 +189,8 @@ class Shown:
     learned: tuple[Learned, ...]
     """`seconds` is what is left of each lifetime."""
     state: State
+    denied: Mapping[str, int] = field(default_factory=dict)
+    """Names that were asked for and are not listed, and how often, the most frequent first; at most 1024."""
 
     def to_json(self) -> Json:
         """The wire form."""
@@ -196,6 +198,7 @@ class Shown:
             "ruleset": None if self.ruleset is None else self.ruleset.to_json(),
             "learned": [learned_to_json(entry) for entry in self.learned],
             "state": self.state.to_json(),
+            "denied": dict(self.denied),
         }
 
     @classmethod
@@ -205,6 +208,7 @@ class Shown:
             ruleset=None if document["ruleset"] is None else Ruleset.from_json(document["ruleset"]),
             learned=tuple(learned_from_json(row) for row in document["learned"]),
             state=State.from_json(document["state"]),
+            denied={str(name): int(times) for name, times in document["denied"].items()},
         )
 
 

@@ -22,6 +22,9 @@ from netpolicy.ruleset import Ruleset
 
 _log = logging.getLogger("netpolicy.gate")
 
+#: Seconds that requests under way are given to end when the gate is stopped.
+_LAST_SECONDS = 3.0
+
 Json = dict[str, Any]
 Operation = Callable[[Gate, Json], Awaitable[Any]]
 
@@ -43,7 +46,7 @@ class ControlServer:
         self._socket = _bind(path)
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.StreamWriter] = set()
-        self._requests: set[asyncio.Task[bytes]] = set()
+        self._requests: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
         """Accept connections."""
@@ -55,7 +58,9 @@ class ControlServer:
         if self._server is not None:
             self._server.close()
         if self._requests:
-            await asyncio.wait(self._requests)
+            _, late = await asyncio.wait(self._requests, timeout=_LAST_SECONDS)
+            for request in late:
+                request.cancel()
         for writer in list(self._connections):
             writer.close()
         self._socket.close()
@@ -64,11 +69,7 @@ class ControlServer:
         self._connections.add(writer)
         try:
             while line := await reader.readline():
-                # A request ends even if whoever asked has gone: half an apply helps nobody.
-                request = asyncio.create_task(self._answer(line))
-                self._requests.add(request)
-                request.add_done_callback(self._requests.discard)
-                writer.write(await asyncio.shield(request))
+                writer.write(await self._answer(line))
                 await writer.drain()
         except (OSError, ValueError) as error:
             # ValueError: a line beyond the limit. Nothing sensible can follow it.
@@ -78,12 +79,19 @@ class ControlServer:
             writer.close()
 
     async def _answer(self, line: bytes) -> bytes:
-        """The response to a request; a defect of ours is answered and logged, and ends neither connection nor gate."""
-        call = asyncio.create_task(perform(self._gate, line))
-        await asyncio.wait([call])
-        error = call.exception()
+        """The response to a request; a defect of ours is answered and logged, and ends neither connection nor gate.
+
+        The request ends even if whoever asked has gone meanwhile: half an apply helps nobody.
+        """
+        request = asyncio.create_task(perform(self._gate, line))
+        self._requests.add(request)
+        request.add_done_callback(self._requests.discard)
+        await asyncio.wait([request])
+        if request.cancelled():
+            return protocol.encode_error(UserError("gate-stopping", "the gate is being stopped"))
+        error = request.exception()
         if error is None:
-            return protocol.encode_result(call.result())
+            return await asyncio.to_thread(protocol.encode_result, request.result())
         if isinstance(error, UserError):
             return protocol.encode_error(error)
         _log.error("a request failed by a defect of the gate", exc_info=error)
@@ -91,9 +99,12 @@ class ControlServer:
 
 
 async def perform(gate: Gate, line: bytes) -> Any:
-    """One request line; its result as JSON. Raises UserError: the operation's own, or ``bad-request``."""
+    """One request line; its result as JSON. Raises UserError: the operation's own, or ``bad-request``.
+
+    Big documents are read and written in threads, so that no workload waits for its DNS meanwhile.
+    """
     try:
-        document = json.loads(line)
+        document = await asyncio.to_thread(json.loads, line)
         op, args = document["op"], document.get("args", {})
         operation = _OPERATIONS.get(op)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -119,7 +130,7 @@ async def _attach(gate: Gate, args: Json) -> Json:
 async def _apply(gate: Gate, args: Json) -> Json:
     state = await gate.apply(
         _read(str, args, "id"),
-        _read(Ruleset.from_json, args, "ruleset"),
+        await asyncio.to_thread(_read, Ruleset.from_json, args, "ruleset"),
         upstreams=_read(_texts, args, "upstreams", None),
         resolve_seconds=_read(float, args, "resolve_seconds", 3.0),
     )
@@ -135,11 +146,12 @@ async def _status(gate: Gate, args: Json) -> Json:
 
 
 async def _show(gate: Gate, args: Json) -> Json:
-    return (await gate.show(_read(str, args, "id"))).to_json()
+    return await asyncio.to_thread((await gate.show(_read(str, args, "id"))).to_json)
 
 
 async def _check(gate: Gate, args: Json) -> Json:
-    return protocol.verdict_to_json(gate.check(_read(str, args, "id"), _read(protocol.flow_from_json, args, "flow")))
+    flow = _read(protocol.flow_from_json, args, "flow")
+    return protocol.verdict_to_json(await gate.check(_read(str, args, "id"), flow))
 
 
 async def _verified(gate: Gate, args: Json) -> Json:

@@ -350,3 +350,12 @@ def test_any_upstream_answer_is_digested(data: st.DataObject) -> None:
     assert all(view.refuses(entry.address) is None for entry in due)
     addresses = {line.split()[-1] for line in rows(read(reply)) if " A " in line}
     assert addresses == {str(entry.address) for entry in due}
+
+
+def test_denied_names_are_remembered_up_to_a_limit() -> None:
+    gate = core("a.example")
+    for name in ("one.example", "two.example", "one.example", *(f"made-up-{n}.example" for n in range(2000))):
+        ready(gate, query(name))
+    assert list(gate.denied.items())[:2] == [("one.example", 2), ("two.example", 1)]
+    assert len(gate.denied) == 1024
+    assert gate.counters.denied == 2003

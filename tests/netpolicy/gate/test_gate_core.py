@@ -32,13 +32,13 @@ async def test_attached_is_locked_until_a_ruleset_is_applied(gate: Make, enforce
     async with gate() as one:
         state = await one.attach(attachment())
         assert (state.phase, state.ruleset, state.policy, state.applied_at) == ("locked", None, None, None)
-        assert one.check("a1", Flow(6, 443, name="a.example")).layer is Layer.LOCAL
+        assert (await one.check("a1", Flow(6, 443, name="a.example"))).layer is Layer.LOCAL
         state = await one.apply("a1", rules("a.example"))
         assert (state.phase, state.ruleset, state.names) == ("enforced", rules("a.example").id, 1)
         assert state.refused == 7
         assert enforcer.held == {"a1": rules("a.example")}
-        assert one.check("a1", Flow(6, 443, name="a.example")).allowed
-        assert not one.check("a1", Flow(6, 443, name="b.example")).allowed
+        assert (await one.check("a1", Flow(6, 443, name="a.example"))).allowed
+        assert not (await one.check("a1", Flow(6, 443, name="b.example"))).allowed
         shown = await one.show("a1")
         assert shown.ruleset == rules("a.example")
     assert enforcer.calls == ["install", "attach a1", "apply a1"]
@@ -127,7 +127,7 @@ async def test_a_refused_ruleset_leaves_the_former_one(gate: Make, enforcer: Rec
         assert (await refused(one.apply("a1", rules("b.example")))).code == "kernel-refused"
         [state] = (await one.status()).attachments
         assert state.ruleset == rules("a.example").id
-        assert one.check("a1", Flow(6, 443, name="a.example")).allowed
+        assert (await one.check("a1", Flow(6, 443, name="a.example"))).allowed
     async with gate() as one:
         assert (await one.status()).attachments[0].ruleset == rules("a.example").id
 

@@ -455,5 +455,7 @@ def test_refusals_are_counted(world: World) -> None:
     before = world.state().refused
     assert not world.reaches(bad.v4)
     assert world.state().refused > before
-    dig(world.box, bad.name, server=world.gateway(0))
-    assert world.state().dns.denied == 1
+    for _ in range(2):
+        dig(world.box, bad.name, server=world.gateway(0))
+    assert world.state().dns.denied == 2
+    assert world.client.show(world.attachment.id).denied == {bad.name: 2}
