@@ -1,7 +1,7 @@
 """A Docker engine for machines that have none: found, or (as root on Debian or Ubuntu, after saying so) installed and started.
 
-Started is tried in this order: systemd where it runs this machine, the ``service`` command where it knows docker, and else
-``dockerd`` itself in the background with its output in a log file, as in containers and minimal machines.
+It is started by systemd where that runs this machine; else by Debian's script for services; and where that gives up (in containers
+and minimal machines it does), ``dockerd`` itself is started in the background, with its output in a log file.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,13 @@ from sidecars.engine import Engine
 from sidecars.progress import Reporter, Step, silent
 from sidecars.watched import Watched
 
-PACKAGES = ("docker.io",)
+#: The engine; and Docker's client, which newer Debian packages apart and people (and our hints) like to have.
+PACKAGES = ("docker.io", "docker-cli")
 START_SECONDS = 60.0
 _APT_SECONDS = 900.0
 _LOG = Path("/var/log/cspace-dockerd.log")
-_PIDFILE = Path("/var/run/docker.pid")
+_SCRIPT = Path("/etc/init.d/docker")
+_SCRIPT_LOG = Path("/var/log/docker.log")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +62,9 @@ def ensure_engine(reporter: Reporter = silent, *, host: str | None = None) -> In
     if shutil.which("dockerd") is None:
         if not can_install():
             raise _advised(reason, "This is neither Debian nor Ubuntu, so install it as your system does.")
-        apt_install(PACKAGES, "to have a Docker engine", reporter)
-        actions.append(f"installed the packages {' '.join(PACKAGES)}")
+        packages = [PACKAGES[0], *(p for p in PACKAGES[1:] if _known(p))]
+        apt_install(packages, "to have a Docker engine", reporter)
+        actions.append(f"installed the Debian packages {' '.join(packages)}")
     if not _answers(engine):
         actions.append(start(engine, reporter))
     return Installed(engine, tuple(actions))
@@ -94,6 +98,10 @@ def apt_install(packages: tuple[str, ...] | list[str], why: str, reporter: Repor
         ) from error
 
 
+def _known(package: str) -> bool:
+    return run(["apt-cache", "show", package], ok=range(256)).status == 0
+
+
 def _apt_get_install(watched: Watched, packages: tuple[str, ...] | list[str], env: dict[str, str]) -> None:
     argv = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120", *packages]
     watched.program(argv, seconds=_APT_SECONDS, env=env)
@@ -107,29 +115,61 @@ def start(engine: Engine, reporter: Reporter, *, seconds: float = START_SECONDS,
     """
     clock = clock or SystemClock()
     if Path("/run/systemd/system").is_dir():
-        how, process = "systemctl start docker", None
-    elif _has_service():
-        how, process = "service docker start", None
-    else:
-        how, process = "dockerd in the background", None
-    watched = Watched(reporter, Step("install", f"starting the Docker engine: {how}"), clock)
-    if how == "dockerd in the background":
-        process = _background()
-    else:
-        run(how.split(), seconds=seconds, ok=range(256))
+        _started_by(["systemctl", "start", "docker"], reporter, seconds, must=True)
+        _await(engine, None, Path("/dev/null"), Watched(reporter, _starting("waiting for it"), clock), seconds, clock)
+        return "started it with 'systemctl start docker'"
+    # Where nothing is in charge of services Debian's script may be there all the same; it gives up where it may not raise limits.
+    if _SCRIPT.exists() and _started_by([str(_SCRIPT), "start"], reporter, seconds, must=False):
+        _await(engine, None, _SCRIPT_LOG, Watched(reporter, _starting("waiting for it"), clock), seconds, clock)
+        return f"started it with '{_SCRIPT} start'"
+    watched = Watched(reporter, _starting(f"dockerd in the background, its output goes to {_LOG}"), clock)
+    begin = _LOG.stat().st_size if _LOG.exists() else 0
+    process = _background()
+    with ExitStack() as undo:
+        # One that does not come up, or is not waited for any more, would be in the way of the next.
+        undo.callback(process.terminate)
+        _await(engine, process, _LOG, watched, seconds, clock, begin)
+        undo.pop_all()
+    return f"started dockerd in the background (process {process.pid}, its output is in {_LOG})"
+
+
+def _starting(how: str) -> Step:
+    return Step("install", f"starting the Docker engine: {how}")
+
+
+def _started_by(argv: list[str], reporter: Reporter, seconds: float, *, must: bool) -> bool:
+    try:
+        Watched(reporter, _starting(" ".join(argv))).program(argv, seconds=seconds)
+    except UserError as error:
+        if must:
+            raise UserError(
+                "engine-not-started",
+                f"the Docker engine does not start: {error.message}",
+                hint="Its own words: journalctl -u docker -n 20",
+                exit_status=Exit.MISSING,
+                details=error.details,
+            ) from error
+        return False
+    return True
+
+
+def _await(
+    engine: Engine,
+    process: subprocess.Popen[bytes] | None,
+    log: Path,
+    watched: Watched,
+    seconds: float,
+    clock: Clock,
+    begin: int = 0,
+) -> None:
     deadline = clock.monotonic() + seconds
     while not _answers(engine):
         watched.beat()
         if process is not None and process.poll() is not None:
-            raise _not_started(f"it ended at once with status {process.returncode}")
+            raise _not_started(f"it ended at once with status {process.returncode}", log, begin)
         if clock.monotonic() > deadline:
-            raise _not_started(f"it does not answer after {seconds:g} s")
+            raise _not_started(f"it does not answer after {seconds:g} s", log, begin)
         time.sleep(0.1)
-    return how if process is None else f"{how}, its output in {_LOG}"
-
-
-def _has_service() -> bool:
-    return shutil.which("service") is not None and Path("/etc/init.d/docker").exists()
 
 
 def _background() -> subprocess.Popen[bytes]:
@@ -150,15 +190,16 @@ def _answers(engine: Engine) -> bool:
     return True
 
 
-def _not_started(why: str) -> UserError:
-    lines = _LOG.read_text(errors="replace").splitlines()[-5:] if _LOG.exists() else []
+def _not_started(why: str, log: Path, begin: int) -> UserError:
+    text = log.read_bytes()[begin:].decode(errors="replace") if log.is_file() else ""
+    lines = text.splitlines()[-5:]
     tail = "".join(f"\n    {line}" for line in lines)
     return UserError(
         "engine-not-started",
         f"the Docker engine was started, but {why}{tail}",
-        hint=f"Its output is in {_LOG}; without Docker, 'netpolicy run -- COMMAND' still works.",
+        hint=f"Its output is in {log}. Without Docker, 'netpolicy run -- COMMAND' still runs a command behind the firewall.",
         exit_status=Exit.MISSING,
-        details={"log": str(_LOG), "lines": lines},
+        details={"log": str(log), "lines": lines},
     )
 
 
