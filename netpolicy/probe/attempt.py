@@ -144,11 +144,11 @@ def probe(target: str | Target, seconds: float = 5.0, *, nonce: str | None = Non
     return ProbeResult(wanted.text, outcome, round((monotonic() - begin) * 1000, 1), address, detail)
 
 
-def probe_all(targets: list[str], seconds: float = 5.0) -> list[ProbeResult]:
-    """Try several targets at once, in the order given."""
+def probe_all(targets: list[str], seconds: float = 5.0, *, nonce: str | None = None) -> list[ProbeResult]:
+    """Try several targets at once; results in the order given. See `probe`."""
     wanted = [parse(t) for t in targets]
     with ThreadPoolExecutor(max(1, len(wanted))) as pool:
-        return list(pool.map(lambda t: probe(t, seconds), wanted))
+        return list(pool.map(lambda t: probe(t, seconds, nonce=nonce), wanted))
 
 
 # --- names -------------------------------------------------------------------------------------------------------------
@@ -388,10 +388,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="probe", description="try connections for real")
     parser.add_argument("targets", nargs="+", metavar="TARGET")
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--nonce", help="sent along, so that a receiver can recognise the probe")
     parser.add_argument("--json", action="store_true", help="(always)")
     args = parser.parse_args(argv)
     try:
-        results = probe_all(args.targets, args.seconds)
+        results = probe_all(args.targets, args.seconds, nonce=args.nonce)
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

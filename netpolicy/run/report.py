@@ -1,0 +1,67 @@
+"""What a run has seen: for people as a few lines at the end, for programs as one JSON object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from netpolicy.gate.protocol import State
+
+#: Names listed for people; the report has all that the gate remembers.
+_MOST_LINES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One run, after its end."""
+
+    command: tuple[str, ...]
+    status: int
+    """The command's exit status, or 128 and the number of the signal that ended it."""
+    seconds: float
+    uplink: str
+    reach: str
+    state: State
+    """The attachment as it was at the end."""
+    denied: dict[str, int]
+    """Names that were asked for and are not in the policy, with how often, the most frequent first."""
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form."""
+        state = self.state
+        return {
+            "command": list(self.command),
+            "status": self.status,
+            "seconds": round(self.seconds, 3),
+            "uplink": {"kind": self.uplink, "reach": self.reach},
+            "policy": state.policy,
+            "ruleset": state.ruleset,
+            "phase": state.phase,
+            "refused_packets": state.refused,
+            "dns": state.dns.to_json(),
+            "denied_names": [{"name": name, "times": times, "add": name} for name, times in self.denied.items()],
+            "unresolved": list(state.unresolved),
+            "warnings": [*state.warnings, *self.notes],
+        }
+
+    def lines(self) -> list[str]:
+        """The summary; empty where nothing was refused and nothing is worth a warning."""
+        state = self.state
+        found = []
+        if state.phase == "off":
+            found.append(f"the policy is switched off ({state.policy}): nothing was refused")
+        if state.refused:
+            found.append(f"{state.refused} packet{'s' if state.refused != 1 else ''} refused")
+        if self.denied:
+            found.append(f"names that {state.policy} does not allow; to allow one add it to firewall.domains:")
+            shown = list(self.denied.items())[:_MOST_LINES]
+            found += [f"    {name}{f'  ({times} times)' if times > 1 else ''}" for name, times in shown]
+            if len(self.denied) > _MOST_LINES:
+                found.append(f"    and {len(self.denied) - _MOST_LINES} more (--json-report FILE has them all)")
+        if state.unresolved:
+            more = len(state.unresolved) - _MOST_LINES
+            names = ", ".join(state.unresolved[:_MOST_LINES]) + (f" and {more} more" if more > 0 else "")
+            found.append(f"allowed names that did not resolve: {names}")
+        found += [f"warning: {text}" for text in (*state.warnings, *self.notes)]
+        return found
