@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
+from typing import TYPE_CHECKING
 
 from netpolicy.addresses import plain, unroutable
-from netpolicy.attachment import Attachment
-from netpolicy.flow import PORTED, PROTOCOLS, Flow, Identity, Layer, Origin, Verdict, protocol_name
-from netpolicy.ruleset import Learned, Ruleset
+from netpolicy.flow import PROTOCOLS, Flow, Identity, Layer, Origin, Verdict, protocol_name
 from netpolicy.services import Service
+
+if TYPE_CHECKING:
+    from netpolicy.attachment import Attachment
+    from netpolicy.ruleset import Learned, Ruleset
 
 _TCP, _UDP = PROTOCOLS["tcp"], PROTOCOLS["udp"]
 _DNS_PORT = 53
@@ -115,7 +118,7 @@ def _closed(flow: Flow, ways: list[_Way]) -> Verdict:
     same = [way for way in ways if any(s.protocol == flow.protocol for s in way.services)]
     opened = ", ".join(dict.fromkeys(str(service) for way in ways for service in way.services))
     target = flow.name or str(flow.address)
-    if same and flow.protocol in PORTED:
+    if same:
         why = f"{target} is allowed, but not at this port, only with {opened}"
         return _denied(flow, Layer.PORT, same[0].origin, why)
     why = f"{target} is allowed, but not with {protocol_name(flow.protocol)}, only with {opened}"

@@ -134,6 +134,7 @@ def test_where_no_rule_could_help_nothing_is_suggested() -> None:
     assert ask("224.0.0.251:5353/udp").suggestion is None
     assert decide(RULES, Flow(47, address=A)).suggestion is None
     assert decide(RULES, Flow(6, None, "x.example")).suggestion is None
+    assert decide(RULES, Flow(6, 1, address=ip_address("2001:db8::1%eth0"))).suggestion is None
     assert decide(RULES, Flow(6, 443, "_x.example")).suggestion is None
 
 

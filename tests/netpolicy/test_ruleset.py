@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from ipaddress import ip_address, ip_network
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from policy_strategies import addresses, anything, documents, networks, ports
 
-from netpolicy import compile_policy
+from netpolicy import compile_policy, spans
 from netpolicy.flow import Origin
 from netpolicy.policy import parse
 from netpolicy.prefixes import Prefixes
@@ -48,7 +48,7 @@ def test_services_are_merged_and_subtracted_like_sets(some: list[Service], other
         assert has(difference, protocol, port) == (has(some, protocol, port) and not has(others, protocol, port))
     for found in (union, difference):
         assert merged(found) == found
-        assert all(a.protocol != b.protocol or a.last + 1 < b.first for a, b in itertools.pairwise(found))
+        assert all(a.protocol != b.protocol or a.last + 1 < b.first for a, b in pairwise(found))
 
 
 @given(services)
@@ -79,6 +79,29 @@ def test_prefixes_find_exactly_what_lies_around(found: list[Any], inner: Any) ->
     got = list(index.around(inner))
     assert sorted(got) == sorted(around)
     assert [n.prefixlen for n in got] == sorted(n.prefixlen for n in around)
+
+
+@given(st.lists(networks(), max_size=8), st.lists(networks(), max_size=8), addresses())
+def test_spans_are_sets_of_addresses(some: list[Any], others: list[Any], address: Any) -> None:
+    version = address.version
+    parts = [spans.of_networks([n for n in part if n.version == version], version) for part in (some, others)]
+    union = spans.union(parts)
+    for found, listed in ((parts[0], some), (parts[1], others), (union, some + others)):
+        assert (int(address) in found) == any(address in n for n in listed)
+        assert all(a[1] + 1 < b[0] for a, b in pairwise(found.pairs))
+    assert union.digest == spans.union(parts[::-1]).digest
+    assert (union.digest == parts[0].digest) == (union.pairs == parts[0].pairs)
+
+
+@given(st.lists(st.tuples(networks(), services), max_size=8), addresses(), st.sampled_from([80, 443, 8000]))
+def test_ranges_are_grouped_without_losing_any(rows: list[Any], address: Any, port: int) -> None:
+    ruleset = Ruleset("p", ranges=tuple(RangeRule(network, tuple(found), HERE) for network, found in rows))
+    grouped = any(
+        int(address) in span and any(s.covers(6, port) for s in found)
+        for (version, found), span in ruleset.by_services.items()
+        if version == address.version
+    )
+    assert grouped == any(s.covers(6, port) for s in ruleset.services_at(address))
 
 
 @given(documents())
