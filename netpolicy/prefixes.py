@@ -23,10 +23,10 @@ class Prefixes(Generic[V]):
     def around(self, inner: IPv4Address | IPv6Address | IPv4Network | IPv6Network) -> Iterator[V]:
         """The values of every network that contains `inner` (or is it), widest network first."""
         if isinstance(inner, IPv4Address | IPv6Address):
-            number, length, bits = int(inner), inner.max_prefixlen, inner.max_prefixlen
+            number, length = int(inner), int(inner.max_prefixlen)
         else:
-            number, length, bits = int(inner.network_address), inner.prefixlen, inner.max_prefixlen
+            number, length = int(inner.network_address), inner.prefixlen
         for version, prefix in sorted(self._tables):
             if version == inner.version and prefix <= length:
-                shift = bits - prefix
+                shift = inner.max_prefixlen - prefix
                 yield from self._tables[version, prefix].get(number >> shift << shift, ())
