@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from netpolicy.dns.view import NameView
 from netpolicy.flow import Address
@@ -29,7 +29,7 @@ class LearnedTable:
         self,
         name: str,
         addresses: Iterable[Address],
-        services: Iterable[Service],
+        services: Sequence[Service],
         *,
         seconds: float,
         needed: float,
@@ -42,18 +42,14 @@ class LearnedTable:
             addresses: The answer's addresses.
             services: The name's services.
             seconds: Lifetime of what is inserted now.
-            needed: Seconds that an element must have left for it to do as it is.
+            needed: Seconds that an element must have left for it to do as it is; at most `seconds`, so that none is shortened.
             now: The time.
         """
         found: list[Learned] = []
-        services = tuple(services)
         for address in addresses:
             late = [s for s in services if self._elements.get((address, s), now) < now + needed - _WORTHWHILE]
-            lifetimes: dict[float, list[Service]] = {}
-            for service in late:
-                left = self._elements.get((address, service), now) - now
-                lifetimes.setdefault(max(seconds, left), []).append(service)
-            found += [Learned(name, address, tuple(group), life) for life, group in lifetimes.items()]
+            if late:
+                found.append(Learned(name, address, tuple(late), seconds))
         return found
 
     def record(self, entries: Iterable[Learned], now: float) -> None:
@@ -67,10 +63,9 @@ class LearnedTable:
             self._prune(now)
 
     def claim(
-        self, name: str, addresses: Iterable[Address], services: Iterable[Service], *, seconds: float, now: float
+        self, name: str, addresses: Iterable[Address], services: Sequence[Service], *, seconds: float, now: float
     ) -> None:
         """The name was answered with these addresses too, which the kernel had already."""
-        services = tuple(services)
         for address in addresses:
             ends = [self._elements.get((address, service), now) for service in services]
             self._claim(name, address, min(now + seconds, *ends))

@@ -249,6 +249,17 @@ def test_another_ruleset_keeps_the_addresses_of_names_it_still_allows() -> None:
     assert read(ready(gate, query("drop.example"))).rcode() == dns.rcode.NXDOMAIN
 
 
+def test_an_answer_known_by_the_former_ruleset_is_not_given_under_the_next() -> None:
+    """The former one permitted an address that the next one takes out."""
+    gate = core("a.example", allow=["10.1.2.0/24:443"])
+    resolve(gate, "a.example", response("a.example", "A", "a.example. 60 A 10.1.2.3"))
+    assert rows(read(ready(gate, query("a.example"))))
+    gate.adopt(NameView(rules("a.example")))
+    step = gate.ask(query("a.example"), udp=True)
+    assert isinstance(step, Lookup)
+    assert step.known is None
+
+
 def test_while_locked_nothing_is_answered() -> None:
     gate = DnsCore(FakeClock())
     got = read(ready(gate, query("a.example")))
