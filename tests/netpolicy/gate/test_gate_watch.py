@@ -27,7 +27,7 @@ async def test_a_link_and_an_address_wake_it(namespace: int) -> None:
     try:
         with Links(namespace) as links:
             for change in (
-                lambda: links.dummy("d0"),
+                lambda: links.veth("d0", "d1"),
                 lambda: links.address("d0", "192.0.2.1/24"),
                 lambda: links.address("d0", "2001:db8::1/64"),
                 lambda: links.delete("d0"),
