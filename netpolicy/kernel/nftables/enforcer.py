@@ -234,6 +234,7 @@ class NftablesEnforcer:
         for entry, state in alive.items():
             for name in state.names:
                 applied.memory.note(entry.address, name, moment + state.seconds)
+        applied.memory.withdraw(ruleset.by_name, moment)
         return applied.memory
 
     def _entries(self, applied: _Applied, new: Iterable[Learned]) -> dict[Entry, Alive]:

@@ -7,9 +7,11 @@ A rule is a list of expressions; the first one that does not match ends it. Valu
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from enum import IntEnum
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 from netpolicy.flow import Address
 from netpolicy.kernel import attributes as a
@@ -53,21 +55,34 @@ class State(IntEnum):
     UNTRACKED = 64
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _remembered(function: Callable[P, T]) -> Callable[P, T]:
+    """The same few expressions make up most rules; packing them anew would be most of the work of a small policy."""
+    cached: Callable[P, T] = lru_cache(maxsize=512)(function)  # type: ignore[assignment]  # it keeps the parameters
+    return cached
+
+
 def expression(name: str, *parts: bytes) -> bytes:
     """One element of a rule's expression list."""
     return a.nest(1, a.text(1, name), a.nest(2, *parts))
 
 
+@_remembered
 def meta(key: Meta, register: int = R) -> bytes:
     """Load a property of the packet."""
     return expression("meta", a.be32(1, register), a.be32(2, key))
 
 
+@_remembered
 def payload(base: int, offset: int, length: int, register: int = R) -> bytes:
     """Load header bytes; base 1 is the network header, 2 the transport header."""
     return expression("payload", a.be32(1, register), a.be32(2, base), a.be32(3, offset), a.be32(4, length))
 
 
+@_remembered
 def compare(value: bytes, op: Cmp = Cmp.EQ, register: int = R) -> bytes:
     """Go on only if the register compares so to `value`; a shorter value compares a prefix of the register."""
     return expression("cmp", a.be32(1, register), a.be32(2, op), a.nest(3, a.attr(1, value)))
@@ -90,6 +105,7 @@ def load(value: bytes, register: int) -> bytes:
     return expression("immediate", a.be32(1, register), a.nest(2, a.attr(1, value)))
 
 
+@_remembered
 def lookup(name: str, register: int = R) -> bytes:
     """Go on only if the set holds the key in the registers."""
     return expression("lookup", a.text(1, name), a.be32(2, register))
@@ -100,6 +116,7 @@ def dispatch(name: str, register: int = R) -> bytes:
     return expression("lookup", a.text(1, name), a.be32(2, register), a.be32(3, _VERDICT))
 
 
+@_remembered
 def verdict(code: Verdict, chain: str = "") -> bytes:
     """End here, or with GOTO go on in another chain for good."""
     return expression("immediate", a.be32(1, _VERDICT), a.nest(2, verdict_data(code, chain)))
@@ -125,6 +142,7 @@ def goto(chain: str) -> bytes:
     return verdict(Verdict.GOTO, chain)
 
 
+@_remembered
 def state(*states: State) -> tuple[bytes, ...]:
     """The connection is in one of these states."""
     bits = struct.pack("=I", sum(states))
@@ -136,11 +154,13 @@ def count(name: str) -> bytes:
     return expression("objref", a.be32(1, 1), a.text(2, name))
 
 
+@_remembered
 def reset() -> bytes:
     """Refuse a TCP segment by RST."""
     return expression("reject", a.be32(1, 1), a.attr(2, b"\0"))
 
 
+@_remembered
 def prohibit() -> bytes:
     """Refuse by ICMP or ICMPv6 "administratively prohibited"."""
     return expression("reject", a.be32(1, 2), a.attr(2, b"\3"))
@@ -153,6 +173,7 @@ def route_back_missing() -> tuple[bytes, ...]:
     return fib, compare(bytes(4))
 
 
+@_remembered
 def masquerade() -> bytes:
     """Source NAT to the outgoing interface's address."""
     return expression("masq")
@@ -177,11 +198,13 @@ def redirect_to(address: Address, port: int) -> tuple[bytes, ...]:
 # What people write as one condition, made of the above.
 
 
+@_remembered
 def protocol_is(number: int) -> tuple[bytes, ...]:
     """The transport protocol (behind IPv6 extension headers, too)."""
     return meta(Meta.L4PROTO), compare(bytes([number]))
 
 
+@_remembered
 def family_is(version: int) -> tuple[bytes, ...]:
     """IPv4 or IPv6."""
     return meta(Meta.NFPROTO), compare(bytes([2 if version == 4 else 10]))
@@ -202,6 +225,7 @@ def interface_key(name: str) -> bytes:
     return name.encode().ljust(16, b"\0")
 
 
+@_remembered
 def port_between(first: int, last: int) -> tuple[bytes, ...]:
     """The destination port, inclusive. The protocol must have been checked before."""
     port = payload(2, 2, 2)
@@ -211,11 +235,13 @@ def port_between(first: int, last: int) -> tuple[bytes, ...]:
     return port, compare(low, Cmp.GTE), compare(high, Cmp.LTE)
 
 
+@_remembered
 def load_source(version: int) -> bytes:
     """Load the source address. The family must have been checked before."""
     return payload(1, 12, 4) if version == 4 else payload(1, 8, 16)
 
 
+@_remembered
 def load_destination(version: int) -> bytes:
     """Load the destination address. The family must have been checked before."""
     return payload(1, 16, 4) if version == 4 else payload(1, 24, 16)

@@ -8,7 +8,7 @@ connection outlives the lifetime of the answer it was opened with.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from netpolicy import spans
@@ -36,6 +36,13 @@ class Memory:
         self._names.move_to_end(address)
         if len(self._names) > _REMEMBERED:
             self._names.popitem(last=False)
+
+    def withdraw(self, kept: Container[str], moment: float) -> None:
+        """End the lives of all names but these: what is taken away does not come back when the name does."""
+        for lives in self._names.values():
+            for name, until in lives.items():
+                if name not in kept and until > moment:
+                    lives[name] = moment
 
     def ever(self, address: Address) -> Iterable[str]:
         """All names the address was learned for."""

@@ -178,13 +178,13 @@ def _attempt(sock: socket.socket, target: tuple[str, int], data: bytes) -> str:
     return "answered"
 
 
-def nft(namespace: str, *words: str, stdin: str = "") -> str:
+def nft(namespace: Namespace, *words: str, stdin: str = "") -> str:
     """The nft program inside a namespace: the second reader of what we wrote."""
     argv = ["nft", *words, *(["-f", "-"] if stdin else [])]
     return netns.call(namespace, command.run, argv, stdin=stdin.encode()).text
 
 
-def nft_json(namespace: str, *words: str) -> list[dict[str, Any]]:
+def nft_json(namespace: Namespace, *words: str) -> list[dict[str, Any]]:
     listing: list[dict[str, Any]] = json.loads(nft(namespace, "-j", *words))["nftables"]
     return listing
 

@@ -147,6 +147,9 @@ def test_what_a_new_ruleset_keeps_of_what_was_learned(guarded: Guarded) -> None:
     assert services() == {(both, 6, 80, 80)}
     guarded.apply(rules(names={"a.example": "8443/tcp", "b.example": "80/tcp"}))
     assert services() == {(both, 6, 80, 80)}, "what was taken away does not come back with the name"
+    guarded.learn(learned("b.example", both, "80/tcp", 100))
+    guarded.apply(rules(names={"a.example": "8443/tcp", "b.example": "80/tcp", "c.example": "1-9/udp"}))
+    assert services() == {(both, 6, 80, 80)}, "nor when its address is learned for another name"
 
 
 def test_an_answer_after_its_name_was_withdrawn_opens_nothing(guarded: Guarded) -> None:

@@ -1,0 +1,254 @@
+"""The nft program reads what we wrote, and writes the same from text: two packers, one listing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+from knocking import learned, nft, nft_json, rules
+
+from netpolicy.attachment import Attachment
+from netpolicy.kernel import netns
+from netpolicy.kernel.nftables import NftablesEnforcer
+
+pytestmark = pytest.mark.kernel
+
+ATTACHMENT = Attachment(
+    "ab12",
+    "project/mercury",
+    "csp-0001",
+    (ip_network("10.1.0.0/28"), ip_network("10.1.1.0/28"), ip_network("fd5c::/64")),
+    (ip_address("10.1.0.1"), ip_address("fd5c::1")),
+)
+RULESET = rules(
+    {
+        "198.51.100.0/24": "80/tcp 443/udp",
+        "192.0.2.0/25": "80/tcp 443/udp",
+        "203.0.113.7": "icmp 1-65535/udp",
+        "2001:db8::/32": "22/tcp icmpv6",
+    },
+    {"a.example": "443/tcp 8000-8010/tcp icmp"},
+    host="3000/tcp 1-9/udp icmp",
+)
+
+#: The whole table as a person would write it. R4, R4B and R6 stand for the content-addressed names.
+TEXT = """
+table inet netpolicy {
+  counter refused_ab12 { }
+  map outbound { type ifname : verdict; elements = { "csp-0001" : goto out_ab12 } }
+  map inbound { type ifname : verdict; elements = { "csp-0001" : goto in_ab12 } }
+  map to_host { type ifname : verdict; elements = { "csp-0001" : goto host_ab12 } }
+  map dns { type ifname : verdict; elements = { "csp-0001" : goto dns_ab12 } }
+  map source_nat { type ifname : verdict; elements = { "csp-0001" : goto nat_ab12 } }
+  set n4_ab12 {
+    type ipv4_addr . inet_proto . inet_service; size 65536; flags timeout
+    elements = { 203.0.113.9 . tcp . 443 timeout 1h comment "a.example" }
+  }
+  set n6_ab12 { type ipv6_addr . inet_proto . inet_service; size 65536; flags timeout; }
+  set w4_ab12_1_0_0 { type ipv4_addr; size 65536; flags timeout; elements = { 203.0.113.9 timeout 1h comment "a.example" } }
+  set w6_ab12_1_0_0 { type ipv6_addr; size 65536; flags timeout; }
+  set w4_ab12_6_8000_8010 {
+    type ipv4_addr; size 65536; flags timeout; elements = { 203.0.113.9 timeout 1h comment "a.example" }
+  }
+  set w6_ab12_6_8000_8010 { type ipv6_addr; size 65536; flags timeout; }
+  set R4B { type ipv4_addr; flags interval; elements = { 203.0.113.7 } }
+  set R4 { type ipv4_addr; flags interval; elements = { 192.0.2.0/25, 198.51.100.0/24 } }
+  set R6 { type ipv6_addr; flags interval; elements = { 2001:db8::/32 } }
+
+  chain forward {
+    type filter hook forward priority filter - 1; policy accept;
+    iifname vmap @outbound
+    oifname vmap @inbound
+    iifname "csp-*" goto refuse comment "no policy attached"
+    oifname "csp-*" goto refuse comment "no policy attached"
+  }
+  chain input {
+    type filter hook input priority filter - 1; policy accept;
+    iifname vmap @to_host
+    iifname "csp-*" goto neighbours comment "no policy attached"
+  }
+  chain prerouting { type nat hook prerouting priority dstnat - 10; policy accept; iifname vmap @dns; }
+  chain postrouting { type nat hook postrouting priority srcnat - 10; policy accept; iifname vmap @source_nat; }
+  chain refuse {
+    fib saddr . iif oif missing drop
+    meta l4proto tcp reject with tcp reset
+    reject with icmpx admin-prohibited
+  }
+  chain pass {
+    oifname vmap @inbound
+    oifname "csp-*" goto refuse
+    ct state new,untracked accept
+    drop
+  }
+  chain neighbours {
+    icmpv6 type nd-neighbor-solicit accept
+    icmpv6 type nd-neighbor-advert accept
+    goto refuse
+  }
+  chain out_ab12 {
+    oifname "csp-0001" accept comment "ruleset ID enforce dns 5300 | project/mercury"
+    ip saddr != 10.1.0.0/28 ip saddr != 10.1.1.0/28 counter name "refused_ab12" drop
+    ip6 saddr != fd5c::/64 counter name "refused_ab12" drop
+    ct state established accept
+    ct state related meta l4proto icmp accept
+    ct state related meta l4proto ipv6-icmp accept
+    ip daddr . meta l4proto . tcp dport @n4_ab12 goto pass
+    meta l4proto icmp ip daddr @w4_ab12_1_0_0 goto pass
+    tcp dport 8000-8010 ip daddr @w4_ab12_6_8000_8010 goto pass
+    ip6 daddr . meta l4proto . tcp dport @n6_ab12 goto pass
+    meta l4proto icmp ip6 daddr @w6_ab12_1_0_0 goto pass
+    tcp dport 8000-8010 ip6 daddr @w6_ab12_6_8000_8010 goto pass
+    meta l4proto icmp ip daddr @R4B goto pass
+    udp dport 1-65535 ip daddr @R4B goto pass
+    tcp dport 80 ip daddr @R4 goto pass
+    udp dport 443 ip daddr @R4 goto pass
+    tcp dport 22 ip6 daddr @R6 goto pass
+    meta l4proto ipv6-icmp ip6 daddr @R6 goto pass
+    counter name "refused_ab12" goto refuse
+  }
+  chain in_ab12 {
+    ct state established accept
+    ct state related meta l4proto icmp accept
+    ct state related meta l4proto ipv6-icmp accept
+    goto refuse
+  }
+  chain host_ab12 {
+    icmpv6 type nd-neighbor-solicit accept
+    icmpv6 type nd-neighbor-advert accept
+    icmpv6 type mld-listener-query drop
+    icmpv6 type mld-listener-report drop
+    icmpv6 type mld-listener-done drop
+    icmpv6 type nd-router-solicit drop
+    icmpv6 type nd-router-advert drop
+    icmpv6 type nd-redirect drop
+    icmpv6 type mld2-listener-report drop
+    ip saddr != 10.1.0.0/28 ip saddr != 10.1.1.0/28 counter name "refused_ab12" drop
+    ip6 saddr != fd5c::/64 counter name "refused_ab12" drop
+    ct state established accept
+    ct state related meta l4proto icmp accept
+    ct state related meta l4proto ipv6-icmp accept
+    ip daddr 10.1.0.1 meta l4proto icmp accept
+    ip daddr 10.1.0.1 tcp dport 3000 accept
+    ip daddr 10.1.0.1 udp dport 1-9 accept
+    ip daddr 10.1.0.1 tcp dport 5300 accept
+    ip daddr 10.1.0.1 udp dport 5300 accept
+    ip6 daddr fd5c::1 meta l4proto icmp accept
+    ip6 daddr fd5c::1 tcp dport 3000 accept
+    ip6 daddr fd5c::1 udp dport 1-9 accept
+    ip6 daddr fd5c::1 tcp dport 5300 accept
+    ip6 daddr fd5c::1 udp dport 5300 accept
+    meta pkttype != host drop
+    counter name "refused_ab12" goto refuse
+  }
+  chain dns_ab12 {
+    udp dport 53 ip daddr != 10.1.0.0/28 ip daddr != 10.1.1.0/28 dnat ip to 10.1.0.1:5300
+    udp dport 53 ip daddr 10.1.0.1 dnat ip to 10.1.0.1:5300
+    tcp dport 53 ip daddr != 10.1.0.0/28 ip daddr != 10.1.1.0/28 dnat ip to 10.1.0.1:5300
+    tcp dport 53 ip daddr 10.1.0.1 dnat ip to 10.1.0.1:5300
+    udp dport 53 ip6 daddr != fd5c::/64 dnat ip6 to [fd5c::1]:5300
+    udp dport 53 ip6 daddr fd5c::1 dnat ip6 to [fd5c::1]:5300
+    tcp dport 53 ip6 daddr != fd5c::/64 dnat ip6 to [fd5c::1]:5300
+    tcp dport 53 ip6 daddr fd5c::1 dnat ip6 to [fd5c::1]:5300
+  }
+  chain nat_ab12 {
+    meta nfproto ipv4 oifname != "csp-0001" masquerade
+    meta nfproto ipv6 oifname != "csp-0001" masquerade
+  }
+}
+"""
+
+
+@pytest.fixture
+def namespaces() -> Iterator[tuple[int, int]]:
+    made = (netns.anonymous(), netns.anonymous())
+    yield made
+    for namespace in made:
+        os.close(namespace)
+
+
+def normal(listing: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Objects by kind, sorted by name (rules by chain, in their order), without what only says when."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for row in listing:
+        for kind, body in row.items():
+            for noise in ("handle", "index"):
+                body.pop(noise, None)
+            text = re.sub(r'"expires": \d+', "", json.dumps(body, sort_keys=True))
+            name = body.get("chain") if kind == "rule" else body.get("name", "")
+            found.setdefault(kind, []).append((str(name), text))
+    found.pop("metainfo", None)
+    return {kind: [text for _, text in sorted(rows, key=lambda row: row[0])] for kind, rows in found.items()}
+
+
+def test_what_we_write_is_what_nft_writes(namespaces: tuple[int, int]) -> None:
+    ours, theirs = namespaces
+    enforcer = NftablesEnforcer("netpolicy", ours)
+    enforcer.install("csp-")
+    enforcer.attach(ATTACHMENT, 5300)
+    enforcer.apply(ATTACHMENT, RULESET, 5300)
+    enforcer.learn("ab12", [learned("a.example", "203.0.113.9", "443/tcp 8000-8010/tcp icmp", 3600)])
+    enforcer.close()
+    text = TEXT.replace("ID enforce", f"{RULESET.id} enforce")
+    for (version, services), spans in RULESET.by_services.items():
+        short = "R6" if version == 6 else "R4" if len(spans.pairs) == 2 else "R4B"
+        assert services
+        text = re.sub(rf"\b{short}\b", f"r{version}_{spans.digest[:20]}", text)
+    nft(theirs, stdin=text)
+    mine = normal(nft_json(ours, "list", "table", "inet", "netpolicy"))
+    reference = normal(nft_json(theirs, "list", "table", "inet", "netpolicy"))
+    assert mine.keys() == reference.keys()
+    for kind, rows in reference.items():
+        assert mine[kind] == rows, kind
+
+
+def test_what_nft_lists_it_can_read_back(namespaces: tuple[int, int]) -> None:
+    """For people who save a host's rules and load them again."""
+    ours, theirs = namespaces
+    enforcer = NftablesEnforcer("netpolicy", ours)
+    enforcer.install("csp-")
+    enforcer.apply(ATTACHMENT, RULESET, 5300)
+    enforcer.close()
+    nft(theirs, stdin=nft(ours, "list", "ruleset"))
+    assert nft(theirs, "list", "ruleset") == nft(ours, "list", "ruleset")
+
+
+def test_locked(namespaces: tuple[int, int]) -> None:
+    enforcer = NftablesEnforcer("netpolicy", namespaces[0])
+    enforcer.install("csp-")
+    enforcer.apply(ATTACHMENT, RULESET, 5300)
+    enforcer.attach(ATTACHMENT, 5300)
+    enforcer.close()
+    bodies = {
+        chain: re.findall(r"^\t\t(.*)$", nft(namespaces[0], "list", "chain", "inet", "netpolicy", chain), re.MULTILINE)
+        for chain in ("out_ab12", "in_ab12", "dns_ab12", "nat_ab12")
+    }
+    drop = [
+        'ip saddr != 10.1.0.0/28 ip saddr != 10.1.1.0/28 counter name "refused_ab12" drop',
+        'ip6 saddr != fd5c::/64 counter name "refused_ab12" drop',
+    ]
+    assert bodies == {
+        "out_ab12": [*drop, 'counter name "refused_ab12" goto refuse comment "locked | project/mercury"'],
+        "in_ab12": ["goto refuse"],
+        "dns_ab12": [],
+        "nat_ab12": [],
+    }
+
+
+def test_a_kernel_that_cannot_look_back(namespaces: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without nft_fib the lock by prefix is silent: a refusal could be sent to a forged sender."""
+    from netpolicy.kernel.nftables import expressions
+
+    unknown = expressions.expression("no-such-expression")
+    monkeypatch.setattr(expressions, "route_back_missing", lambda: (unknown,))
+    enforcer = NftablesEnforcer("netpolicy", namespaces[0])
+    enforcer.install("csp-")
+    enforcer.close()
+    listing = nft(namespaces[0], "list", "table", "inet", "netpolicy")
+    assert listing.count('"csp-*" drop comment "no policy attached"') == 2
+    assert "nd-neighbor-advert accept\n\t\tdrop" in listing
+    assert "fib" not in listing
