@@ -49,7 +49,7 @@ class Entry(NamedTuple):
 
     @property
     def key(self) -> bytes:
-        """The attributes that name it for deletion; the id saves a newer connection with the same ends."""
+        """The attributes that name it for deletion."""
         fields = a.table(self.row)
         key = a.attr(_ORIGINAL | a.NESTED, bytes(fields[_ORIGINAL])) + a.attr(_ID, bytes(fields[_ID]))
         return key + a.attr(_ZONE, bytes(fields[_ZONE])) if _ZONE in fields else key

@@ -71,10 +71,6 @@ class Links:
         """Make a bridge; it is down."""
         self._do(f"make bridge {name}", self._route.link, "add", ifname=name, kind="bridge")
 
-    def dummy(self, name: str) -> None:
-        """Make a link that leads nowhere; it is down."""
-        self._do(f"make dummy link {name}", self._route.link, "add", ifname=name, kind="dummy")
-
     def up(self, *names: str) -> None:
         """Switch links on."""
         for name in names:

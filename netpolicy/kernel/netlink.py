@@ -148,7 +148,7 @@ class Netlink:
         raise KernelError(message, errno.EINTR, 0, "the listing changed on each of 20 attempts")
 
     def stream(self, message: Message) -> Iterator[memoryview]:
-        """Like `dump`, one by one as they are read, for listings that are large and never at rest. Read it to its end.
+        """Like `dump`, one by one as they are read, for listings that are large and never at rest.
 
         Raises:
             KernelError: the kernel refused to list.
@@ -210,12 +210,16 @@ class Netlink:
 
     def _answers(self, sequence: int) -> Iterator[tuple[int, int, memoryview]]:
         """The answers to one question, up to and with the one that ends them."""
-        while True:
-            for kind, flags, number, body in self._receive():
-                if number == sequence:  # else it is left of a listing that was given up
-                    yield kind, flags, body
-                    if kind in (_NLMSG_ERROR, _NLMSG_DONE):
-                        return
+        ended = False
+        try:
+            while not ended:
+                for kind, flags, number, body in self._receive():
+                    ended = ended or (number == sequence and kind in (_NLMSG_ERROR, _NLMSG_DONE))
+                    if number == sequence:
+                        yield kind, flags, body
+        finally:
+            while not ended:  # the reader has given up; the kernel refuses another listing before this one's end
+                ended = any(n == sequence and kind in (_NLMSG_ERROR, _NLMSG_DONE) for kind, _, n, _ in self._receive())
 
     def _outcome(self, messages: Sequence[Message], offset: int, ignore: frozenset[int] = frozenset()) -> None:
         """Read all answers; raise the first error that is not ignored. `offset` is the number before the first message's."""
