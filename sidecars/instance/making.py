@@ -115,7 +115,7 @@ def reserve(m: Making) -> None:
 def lock(m: Making) -> None:
     """Have the gate refuse everything from the network, before anything is on it."""
     network = _made(m.network)
-    m.handle = gate.ensure(m.engine, m.reporter, prefix=m.spec.prefix)
+    m.handle = gate.ensure(m.engine, m.reporter, prefix=m.spec.prefix, options=m.spec.build)
     wanted = network.attachment(m.project.name, m.name.text)
     with m.gate() as client:
         known = [s for s in client.status().attachments if s.attachment.id == wanted.id]
@@ -178,23 +178,24 @@ def prove(m: Making) -> None:
     if state.phase == "off" or (state.verification or {}).get("state") == "verified":
         return
     m.enter(Phase.VERIFYING, "verifying the firewall")
-    report = verify(
-        m.engine,
-        inside=dev.id,
-        control=handle.container,
-        ruleset=m.spec.ruleset,
-        settings=m.spec.verify,
-        reporter=m.reporter,
-        seconds=m.spec.verify_seconds,
-    )
-    if report.state == "breached":
-        raise UserError(
-            "firewall-breached",
-            f"the firewall of {m.name.text} does not hold: {'; '.join(report.reasons)}",
-            hint="The instance was stopped. Look at the policy with 'netpolicy check', and at the host with 'cspace doctor'.",
-            details={"verification": report.to_json()},
-        )
     with m.gate() as client:
+        report = verify(
+            m.engine,
+            inside=dev.id,
+            control=handle.container,
+            ruleset=m.spec.ruleset,
+            settings=m.spec.verify,
+            permits=lambda flow: client.check(m.tag, flow).allowed,
+            reporter=m.reporter,
+            seconds=m.spec.verify_seconds,
+        )
+        if report.state == "breached":
+            raise UserError(
+                "firewall-breached",
+                f"the firewall of {m.name.text} does not hold: {'; '.join(report.reasons)}",
+                hint="The instance was stopped. Look at the policy with 'netpolicy check', and at the host with 'cspace doctor'.",
+                details={"verification": report.to_json()},
+            )
         m.state = client.verified(m.tag, m.spec.ruleset.id, report.to_json())
 
 

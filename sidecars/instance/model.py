@@ -11,7 +11,7 @@ from typing import Any, Literal
 from netpolicy.gate.protocol import State
 from netpolicy.probe.verification import Settings
 from netpolicy.ruleset import Ruleset
-from sidecars.engine import ContainerInfo
+from sidecars.images import BuildOptions
 from sidecars.networks import PREFIX, Pool
 
 #: The container's memory limit where none is asked for, in bytes. A limit keeps one instance from taking the host down.
@@ -66,6 +66,8 @@ class InstanceSpec:
     pool: Pool = field(default_factory=Pool)
     prefix: str = PREFIX
     """How names of bridge interfaces begin; the gate locks this prefix."""
+    build: BuildOptions = field(default_factory=BuildOptions)
+    """How the gate's image is made, where it is missing or out of date."""
     verify_seconds: float = 5.0
     """For each round of probes."""
     wait_seconds: float = 600.0
@@ -167,8 +169,3 @@ class InstanceInfo:
             "created": None if self.created is None else self.created.isoformat(),
             "notes": list(self.notes),
         }
-
-
-def short(container: ContainerInfo) -> str:
-    """A container's id as Docker prints it."""
-    return container.id[:12]
