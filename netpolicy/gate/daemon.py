@@ -6,11 +6,13 @@ import asyncio
 import logging
 import resource
 import signal
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from netpolicy.dns.servers import Server
-from netpolicy.errors import Exit
+from netpolicy.errors import Exit, UserError
 from netpolicy.gate.core import Gate
 from netpolicy.gate.server import ControlServer
 from netpolicy.gate.state import StateStore
@@ -30,24 +32,43 @@ async def serve(*, control: Path, state: Path, prefix: str, table: str, upstream
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     servers = tuple(Server.parse(text) for text in upstreams)
-    store = StateStore(state)
-    gate = Gate(
-        NftablesEnforcer(table),
-        prefix=prefix,
-        upstreams=(lambda: servers) if servers else None,
-        store=store,
-        version=version,
-    )
-    async with gate:
-        server = ControlServer(gate, control)
-        try:
-            await server.start()
-            _log.info("ready: control socket %s, table %s, interfaces %s*", control, table, prefix)
-            await ended.wait()
-            _log.info("stopping; the rules stay in force")
-        finally:
-            await server.close()
+    with _claim(table):
+        gate = Gate(
+            NftablesEnforcer(table),
+            prefix=prefix,
+            upstreams=(lambda: servers) if servers else None,
+            store=StateStore(state),
+            version=version,
+        )
+        async with gate:
+            server = ControlServer(gate, control)
+            try:
+                await server.start()
+                _log.info("ready: control socket %s, table %s, interfaces %s*", control, table, prefix)
+                await ended.wait()
+                _log.info("stopping; the rules stay in force")
+            finally:
+                await server.close()
     return Exit.OK
+
+
+@contextmanager
+def _claim(table: str) -> Iterator[None]:
+    """Be the only gate of this network namespace that keeps the table: a second one would lock what the first one holds.
+
+    An abstract socket address belongs to the namespace, and is free again when its process ends, however it ends (unix(7)).
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
+        try:
+            claim.bind(f"\0netpolicy-gate/{table}")
+        except OSError as error:
+            raise UserError(
+                "gate-running",
+                f"another gate keeps the table {table} in this network namespace",
+                hint="Talk to that one, or name another table with --table.",
+                exit_status=Exit.CONFLICT,
+            ) from error
+        yield
 
 
 def run(*, control: Path, state: Path, prefix: str, table: str, upstreams: Sequence[str], version: str) -> int:

@@ -146,10 +146,10 @@ class Keeper:
             await held.listeners.open()
             port = held.listeners.choose_port()
             if port != held.record.dns_port:
-                held.record = replace(held.record, dns_port=port)
-                await self.save()
                 if held.ruleset is not None:
                     await self.worker.run(self.enforcer.apply, held.record.attachment, held.ruleset, port)
+                held.record = replace(held.record, dns_port=port)
+                await self.save()
         except UserError as error:
             if held.trouble.get("listen") != error.message:
                 _log.warning("%s", error.message)

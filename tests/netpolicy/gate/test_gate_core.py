@@ -17,6 +17,7 @@ from netpolicy.errors import UserError
 from netpolicy.flow import Flow, Layer
 from netpolicy.gate.core import Gate
 from netpolicy.gate.state import StateStore
+from netpolicy.ruleset import Ruleset
 
 pytestmark = pytest.mark.anyio
 Make = Callable[..., Gate]
@@ -312,6 +313,32 @@ async def test_a_port_that_was_taken_meanwhile_is_replaced(gate: Make, enforcer:
             assert enforcer.held == {"a1": rules("a.example")}
     async with gate() as one:
         assert (await one.status()).attachments[0].dns.port == state.dns.port
+
+
+async def test_a_redirect_that_the_kernel_refuses_is_tried_again(gate: Make, enforcer: RecordingEnforcer) -> None:
+    async with gate() as one:
+        await one.attach(attachment())
+        port = (await one.apply("a1", rules("a.example"))).dns.port
+    assert port is not None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as squatter:
+        squatter.bind(("127.0.0.1", port))
+        one = gate()
+        apply = enforcer.apply
+
+        def refuse_another_port(attachment: Attachment, ruleset: Ruleset, dns_port: int | None) -> None:
+            if dns_port != port:
+                enforcer.failing["apply"] = 1
+            apply(attachment, ruleset, dns_port)
+
+        enforcer.apply = refuse_another_port  # type: ignore[method-assign]  # a kernel that refuses the new redirect
+        async with one:
+            state = (await one.status()).attachments[0]
+            assert state.phase == "enforced"
+            assert "cannot apply" in state.warnings
+            enforcer.apply = apply  # type: ignore[method-assign]  # and takes it later
+            await one.apply("a1", rules("a.example"))
+            state = (await one.status()).attachments[0]
+            assert (state.warnings, enforcer.ports["a1"]) == ((), state.dns.port)
 
 
 async def test_changes_of_one_attachment_wait_for_each_other(gate: Make, enforcer: RecordingEnforcer) -> None:

@@ -432,10 +432,15 @@ def test_two_gates_in_two_namespaces_do_not_meet(world: World) -> None:
         second.client.close()
 
 
-def test_a_second_gate_on_the_same_state_is_refused(world: World) -> None:
+def test_a_second_gate_for_the_same_table_or_state_is_refused(world: World) -> None:
+    """It would take the first one's attachments for strangers, and lock them."""
+    good = world.lab.site()
+    world.apply(good)
+    with pytest.raises(AssertionError, match="another gate keeps the table netpolicy in this network namespace"):
+        Daemon(world.lab, name="other")
     with pytest.raises(AssertionError, match="another gate uses the state directory"):
-        Daemon(world.lab)
-    assert world.state().phase == "locked"
+        Daemon(world.lab, "--table", "another")
+    assert world.reaches(good.v4)
 
 
 def test_check_says_what_packets_meet(world: World) -> None:
