@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import socket
 import time
 from collections.abc import Callable, Iterator
 
@@ -212,3 +213,38 @@ def test_a_removed_gate_leaves_everything_closed(lab: Lab, engine: Engine) -> No
     with pytest.raises(UserError) as caught, GateHandle(engine, "cspace-gate", "cspace-gate", None).client():  # type: ignore[arg-type]
         pass
     assert caught.value.code == "container-missing"
+
+
+def test_a_host_firewall_that_drops_bridges_is_mended_by_the_documented_rule(lab: Lab, engine: Engine) -> None:
+    """As ufw does it: INPUT drops what nothing accepts. docs/images.md names the one rule."""
+    site = lab.site("behind-ufw.example")
+    handle = ensure(engine)
+    network = workload(engine, "five")
+    attachment = network.attachment("toy", "five")
+    with handle.client() as client:
+        client.attach(attachment)
+        client.apply(attachment.id, policy(site.name))
+    assert reach(engine, "five", site.name) == "reached"
+    established = ["-A", "INPUT", "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "ACCEPT"]
+    tools = ("iptables", "ip6tables")
+    try:
+        for tool in tools:
+            lab.host.run([tool, "-w", *established])
+            lab.host.run([tool, "-w", "-P", "INPUT", "DROP"])
+        assert reach(engine, "five", site.name) != "reached"
+        for tool in tools:
+            lab.host.run([tool, "-w", "-I", "INPUT", "-i", "csp-+", "-j", "ACCEPT"])
+        assert reach(engine, "five", site.name) == "reached"
+        # It opens nothing: the gate's own rules come first. A connection that arrives would be counted here.
+        with lab.host.socket(socket.AF_INET, socket.SOCK_STREAM) as listening:
+            listening.bind(("0.0.0.0", 2222))
+            listening.listen()
+            listening.settimeout(5)
+            assert "refused" in reach(engine, "five", str(network.gateways[0]), 2222)
+            with lab.host.socket(socket.AF_INET, socket.SOCK_STREAM) as control:
+                control.connect((str(network.gateways[0]), 2222))
+                assert listening.accept()[0].getpeername() == control.getsockname()
+    finally:
+        for tool in tools:
+            lab.host.run([tool, "-w", "-P", "INPUT", "ACCEPT"])
+            lab.host.run([tool, "-w", "-F", "INPUT"])
