@@ -77,7 +77,10 @@ def _gate(engine: Engine) -> Check:
         status = client.status()
     if status.problems:
         return Check(name="gate", state="failed", message="; ".join(status.problems), hint=f"docker logs {found.name}")
-    message = f"{found.name} {status.gate.version}, {len(status.attachments)} instances, resolvers {', '.join(status.gate.upstreams) or 'none'}"
+    resolvers = ", ".join(status.gate.upstreams) or "none"
+    message = (
+        f"{found.name} {status.gate.version}, guards {len(status.attachments)} of its networks, resolvers {resolvers}"
+    )
     return Check(name="gate", state="ok", message=message)
 
 

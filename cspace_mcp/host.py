@@ -23,6 +23,7 @@ from cspace_mcp.results import (
 from cspace_mcp.service import Spawn
 from netpolicy.compile import compile_policy
 from netpolicy.decide import decide
+from netpolicy.errors import UserError
 from netpolicy.gate.client import GateClient
 from netpolicy.policy import find, parse_flow
 from netpolicy.ruleset import Ruleset
@@ -33,7 +34,7 @@ from sidecars.install import ensure_engine
 from sidecars.instance import InstanceSpec
 from sidecars.instance.exec import missing
 from sidecars.instance.model import MEMORY, PROCESSES
-from sidecars.networks import PREFIX, Pool
+from sidecars.networks import Pool
 from sidecars.progress import Reporter, Step
 from sidecars.project import Project
 
@@ -157,7 +158,14 @@ class HostService:
         with self._engine() as engine:
             if not instances.list_instances(engine, project.name, name=text):
                 raise missing(engine, project.name, text)
-            with gate.ensure(engine).client() as client:
+            found = gate.find(engine)
+            if found is None or not found.running:
+                raise UserError(
+                    "gate-stopped",
+                    "the gate does not run, so it cannot be asked; what was denied stays denied",
+                    hint=f"'cspace up {text}' starts it again.",
+                )
+            with gate.conversation(engine, found) as client:
                 yield client, names.tag(project.name, text)
 
 
@@ -176,7 +184,6 @@ def _spec(config: Config, request: Spawn, ruleset: Ruleset, image: str) -> Insta
         processors=container.cpus or 0.0,
         processes=PROCESSES if container.pids is None else container.pids,
         pool=Pool() if shared.pool is None else Pool.of(shared.pool),
-        prefix=shared.prefix or PREFIX,
     )
 
 

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _told(gone: Destruction) -> str:
-    lines = [f"{gone.name} is gone: {', '.join(gone.removed) or 'nothing was left of it'}"]
+    lines = [f"{gone.name} is gone: {', '.join(dict.fromkeys(gone.removed)) or 'nothing was left of it'}"]
     if gone.lost:
         lines.append(f"lost with it: {gone.lost.sentence()}")
     return "\n".join(lines)

@@ -9,9 +9,7 @@ end-of-file, SIGINT or SIGTERM.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from pathlib import Path
 from typing import NoReturn
 
 from cspace_mcp.cli import surface
@@ -28,9 +26,8 @@ def run(_args: argparse.Namespace) -> NoReturn:
             "cspace mcp speaks to a program on standard input. Add it to one: claude mcp add cspace -- cspace mcp"
         )
     from cspace_mcp import stdio
-    from cspace_mcp.host import HostService
     from cspace_mcp.server import build
     from cspace_mcp.tools.desk import Desk
 
-    desk = Desk(HostService(Path.cwd(), os.environ))
+    desk = Desk(surface.service)
     stdio.serve(build(desk), desk)

@@ -17,11 +17,9 @@ def told(instance: Instance) -> str:
     if proof is not None:
         rows += _many("blocked", [_tried(probe) for probe in proof.blocked])
         rows += _many("reachable", [_tried(probe) for probe in proof.allowed])
-    if instance.firewall.unresolved:
-        rows.append(("unresolved", ", ".join(instance.firewall.unresolved) + " (closed until they resolve)"))
     rows += [("network", ", ".join(instance.subnets)), ("state", instance.state)]
     rows += [("", reason) for reason in instance.reasons]
-    rows += _many("note", [*instance.firewall.warnings, *instance.notes])
+    rows += _many("note", instance.notes)
     return f"{fields(rows)}\n\nnext\n{fields((f'  {command}', what) for command, what in following(instance))}"
 
 

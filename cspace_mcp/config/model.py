@@ -19,7 +19,6 @@ from sidecars import names
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([kmgt]?)b?", re.IGNORECASE)
-_PREFIX = re.compile(r"[a-z][a-z0-9]{0,5}-")
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 #: Docker refuses less than this.
 _LEAST_MEMORY = 6 << 20
@@ -91,12 +90,6 @@ def _upstreams(value: Any) -> Any:
         raise _wrong(f"each {refusal}") from refusal
 
 
-def _prefix(value: str) -> str:
-    if not _PREFIX.fullmatch(value):
-        raise _wrong("must be 1 to 6 lower-case letters and digits, a letter first, then a dash, e.g. 'csp-'")
-    return value
-
-
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -127,13 +120,13 @@ class Container(_Section):
 
 
 class Gate(_Section):
-    """`gate`: what all instances of a Docker host share."""
+    """`gate`: where the firewall finds addresses and names for this project's instances.
+
+    The prefix of bridge interfaces is not here: one gate serves all projects of a Docker host, and locks one prefix.
+    """
 
     pool: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)] | None = Field(
         default=None, description="Where instances' networks are cut from. Default: 10.213.0.0/16 and fd5c:ace0::/48."
-    )
-    prefix: Annotated[str, AfterValidator(_prefix)] | None = Field(
-        default=None, description="How the names of instances' bridge interfaces begin. Default: 'csp-'."
     )
     upstream: Annotated[tuple[str, ...], BeforeValidator(_upstreams)] | None = Field(
         default=None, description="The resolvers that allowed names are looked up with. Default: the host's."

@@ -35,12 +35,13 @@ class Desk:
     """Calls the service on behalf of the tools; every `UserError` becomes a `ToolError`.
 
     Args:
-        service: Answers the quick calls.
+        service: Makes the service that answers the quick calls; called at the first one, in a thread, because what it imports
+            takes longer than a server may take to start.
         worker: The command line of the worker process. Default: our own, over the same service.
     """
 
-    def __init__(self, service: Service, worker: Sequence[str] | None = None) -> None:
-        self.service = service
+    def __init__(self, service: Callable[[], Service], worker: Sequence[str] | None = None) -> None:
+        self._service = functools.cache(service)
         self.closed = anyio.Event()
         self._worker = tuple(worker or (sys.executable, "-m", "cspace_mcp.worker"))
 
@@ -52,10 +53,10 @@ class Desk:
         finally:
             self.closed.set()
 
-    async def quick(self, call: Callable[..., T], *args: Any, **named: Any) -> T:
+    async def quick(self, call: Callable[[Service], T]) -> T:
         """Run a call that changes nothing in a thread; a cancelled one is left to end by itself."""
         try:
-            return await anyio.to_thread.run_sync(functools.partial(call, *args, **named), abandon_on_cancel=True)
+            return await anyio.to_thread.run_sync(lambda: call(self._service()), abandon_on_cancel=True)
         except UserError as error:
             raise explain(error) from error
 
@@ -63,7 +64,7 @@ class Desk:
         """Run a command in an instance; cancelling stops it there too."""
         stop = threading.Event()
         try:
-            return await self.quick(self.service.execute, name, command, seconds=seconds, stop=stop)
+            return await self.quick(lambda service: service.execute(name, command, seconds=seconds, stop=stop))
         finally:
             stop.set()
 

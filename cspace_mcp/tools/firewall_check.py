@@ -32,7 +32,7 @@ async def firewall_check(
 ) -> Judged:
     """Say whether a connection from an instance would pass the firewall, by which rule, and for a denial what to add.
     Tries nothing: a packet meets the same verdict."""
-    verdict = await desk(ctx).quick(desk(ctx).service.check, target, name)
+    verdict = await desk(ctx).quick(lambda service: service.check(target, name))
     if verdict.allowed:
         following = "It passes the firewall; if it still fails, the other end is the cause."
     elif verdict.suggestion:

@@ -32,7 +32,7 @@ async def firewall_show(
 ) -> Shown:
     """Show what may leave an instance: every rule with the file and key it comes from, and how much was refused. Everything
     without a rule is refused."""
-    view = await desk(ctx).quick(desk(ctx).service.firewall, name)
+    view = await desk(ctx).quick(lambda service: service.firewall(name))
     rules = [rule for rule in view.rules if contains is None or contains.lower() in rule.model_dump_json().lower()]
     part = page.cut(rules, limit, cursor)
     return Shown(

@@ -36,7 +36,7 @@ async def consent(ctx: Context[Desk, Any], name: str, force: bool) -> Consent | 
     can_ask = capabilities is not None and capabilities.elicitation is not None
     if force or not can_ask:
         return Consent(lose_the_work=force)
-    unsaved = await desk(ctx).quick(desk(ctx).service.unsaved, name)
+    unsaved = await desk(ctx).quick(lambda service: service.unsaved(name))
     if not unsaved:
         return Consent(lose_the_work=False)
     return Elicit(
@@ -52,7 +52,7 @@ async def instance_destroy(
 ) -> Destroyed:
     """Remove an instance with its workspace for good. Refuses over uncommitted or unpushed work and says what would be lost."""
     if not isinstance(consent, AcceptedElicitation):
-        unsaved = await desk(ctx).quick(desk(ctx).service.unsaved, name)
+        unsaved = await desk(ctx).quick(lambda service: service.unsaved(name))
         raise ToolError(
             f"Nobody has agreed to lose the unsaved work of {name!r}, so nothing was removed: {unsaved.sentence()}. "
             "Commit and hand over the work first, or, only if the user agrees to lose it, call instance_destroy again with "

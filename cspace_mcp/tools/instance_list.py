@@ -30,7 +30,7 @@ async def instance_list(
     cursor: page.Cursor = None,
 ) -> Instances:
     """List the instances with their state, branch and firewall. `firewall.state` "off" means that everything may leave."""
-    found = await desk(ctx).quick(desk(ctx).service.instances, all_projects=all_projects)
+    found = await desk(ctx).quick(lambda service: service.instances(all_projects=all_projects))
     part = page.cut(found, limit, cursor)
     return Instances(
         instances=part.rows, total=len(found), truncated=part.next_cursor is not None, next_cursor=part.next_cursor

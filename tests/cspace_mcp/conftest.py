@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from checkouts import Checkout
 from support.claude.fake_service import FakeService
+from support.machine import DockerLab, docker_lab
 
 from cspace_mcp.tools.desk import Desk
 
@@ -25,4 +28,19 @@ def service(tmp_path: Path) -> FakeService:
 
 @pytest.fixture
 def desk(service: FakeService) -> Desk:
-    return Desk(service, worker=(sys.executable, str(SCRIPTS / "fake_worker.py"), str(service.directory)))
+    return Desk(lambda: service, worker=(sys.executable, str(SCRIPTS / "fake_worker.py"), str(service.directory)))
+
+
+@pytest.fixture(scope="session")
+def docker_machine() -> Iterator[DockerLab]:
+    """A whole Docker host with the lab's internet; about half a minute, once a session."""
+    with docker_lab() as machine:
+        yield machine
+
+
+@pytest.fixture
+def checkout(docker_machine: DockerLab, tmp_path: Path) -> Iterator[Checkout]:
+    """A repository of this test's own, whose instances are gone afterwards."""
+    made = Checkout.create(docker_machine, tmp_path)
+    yield made
+    made.clear()

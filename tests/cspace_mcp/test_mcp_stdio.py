@@ -13,6 +13,7 @@ import pytest
 from support.claude.fake_service import FakeService
 from support.claude.raw import PATIENCE, RawServer
 
+from netpolicy import command
 from netpolicy.clock import SystemClock
 
 FAKE_SERVER = Path(__file__).parent.parent / "support" / "claude" / "fake_server.py"
@@ -157,3 +158,11 @@ def test_the_wire_carries_nothing_but_messages(server: RawServer) -> None:
     assert server.process.wait(PATIENCE) == 0
     assert server.rest() == []
     assert server.stderr == b""
+
+
+def test_a_start_imports_neither_docker_nor_the_firewall() -> None:
+    code = (
+        "import sys; import cspace_mcp.cli.mcp, cspace_mcp.stdio, cspace_mcp.server\n"
+        "print(*sorted({'docker', 'sqlite3', 'pyroute2', 'dns', 'sidecars.instance', 'netpolicy.policy'} & set(sys.modules)))"
+    )
+    assert command.run([sys.executable, "-c", code]).text == ""

@@ -130,14 +130,14 @@ async def test_a_taken_name_is_refused_and_nothing_changes(desk: Desk, service: 
 
 
 async def test_a_defect_shows_the_model_nothing_of_its_inside(service: FakeService, mode: Any) -> None:
-    async with connect(Desk(broken(service.directory)), mode) as client:
+    async with connect(Desk(lambda: broken(service.directory)), mode) as client:
         result = await client.call_tool("instance_list", {})
     assert result.is_error
     assert "hunter2" not in text(result)
 
 
 async def test_a_worker_that_dies_is_an_error(service: FakeService, mode: Any) -> None:
-    async with connect(Desk(service, worker=("false",)), mode) as client:
+    async with connect(Desk(lambda: service, worker=("false",)), mode) as client:
         result = await client.call_tool("instance_spawn", {})
     assert result.is_error
     assert "Call instance_list" in text(result)

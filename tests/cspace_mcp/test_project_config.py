@@ -32,7 +32,7 @@ def test_without_files_everything_has_its_default(tmp_path: Path) -> None:
     assert config.name is None
     assert config.container.environment == {}
     assert (config.container.memory, config.container.cpus, config.container.pids) == (None, None, None)
-    assert (config.gate.pool, config.gate.prefix, config.gate.upstream) == (None, None, None)
+    assert (config.gate.pool, config.gate.upstream) == (None, None)
     assert config.policy.enabled
 
 
@@ -43,7 +43,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
             {
                 "project": {"name": "shop"},
                 "container": {"environment": {"A": "text", "N": 3, "F": 1.5}, "memory": "4g", "cpus": 1.5, "pids": 500},
-                "gate": {"pool": ["10.9.0.0/16", "fd00::/48"], "prefix": "tst-", "upstream": ["192.0.2.53:5353"]},
+                "gate": {"pool": ["10.9.0.0/16", "fd00::/48"], "upstream": ["192.0.2.53:5353"]},
                 "firewall": {"domains": ["example.org"], "verify": {"blocked": ["example.net"]}},
             },
         ),
@@ -53,7 +53,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert config.container.environment == {"A": "text", "N": "3", "F": "1.5"}
     assert (config.container.memory, config.container.cpus, config.container.pids) == (4 << 30, 1.5, 500)
     assert [str(network) for network in config.gate.pool or ()] == ["10.9.0.0/16", "fd00::/48"]
-    assert (config.gate.prefix, config.gate.upstream) == ("tst-", ("192.0.2.53:5353",))
+    assert config.gate.upstream == ("192.0.2.53:5353",)
     assert [str(rule.target) for rule in config.policy.domains] == ["example.org"]
     assert config.policy.verify.blocked == ("example.net",)
 
@@ -119,7 +119,6 @@ BAD = [
     ({"gate": {"pool": ["10.0.0.1/16"]}}, "'10.0.0.1/16' is not a network: 10.0.0.1/16 has host bits set"),
     ({"gate": {"pool": ["10.0.0.0/30"]}}, "10.0.0.0/30 is too small"),
     ({"gate": {"pool": ["10.0.0.0/16", "10.1.0.0/16"]}}, "holds two networks of one family"),
-    ({"gate": {"prefix": "UPPER-"}}, '.cspace.json: gate.prefix = "UPPER-": must be 1 to 6 lower-case letters'),
     ({"gate": {"upstream": ["dns.example"]}}, "each must be a resolver's address"),
     ({"gate": {"upstream": ["192.0.2.1:0"]}}, "port 0 does not exist"),
     ({"project": {"name": "My Shop"}}, '.cspace.json: project.name = "My Shop": must be at most 40'),
@@ -146,7 +145,7 @@ def test_everything_wrong_is_said_at_once_with_the_file_it_is_in(tmp_path: Path)
     error = refusal(
         write(
             tmp_path,
-            {"containers": {}, "gate": {"prefix": 3}, "firewall": {"domains": ["ok.example"], "allow": ["a b"]}},
+            {"containers": {}, "gate": {"upstream": 3}, "firewall": {"domains": ["ok.example"], "allow": ["a b"]}},
             {"container": {"cpus": -1}, "firewall": {"domains": ["ok.example", "no such"]}},
         )
     )
@@ -154,7 +153,7 @@ def test_everything_wrong_is_said_at_once_with_the_file_it_is_in(tmp_path: Path)
     assert sorted(where) == [
         (".cspace.json", "containers"),
         (".cspace.json", "firewall.allow[0]"),
-        (".cspace.json", "gate.prefix"),
+        (".cspace.json", "gate.upstream"),
         (".cspace.local.json", "container.cpus"),
         (".cspace.local.json", "firewall.domains[1]"),
     ]

@@ -11,7 +11,6 @@ from cspace_mcp.tools.desk import Desk
 
 if __name__ == "__main__":
     directory = Path(sys.argv[1])
-    desk = Desk(
-        FakeService(directory), worker=(sys.executable, str(Path(__file__).with_name("fake_worker.py")), str(directory))
-    )
+    worker = (sys.executable, str(Path(__file__).with_name("fake_worker.py")), str(directory))
+    desk = Desk(lambda: FakeService(directory), worker)
     stdio.serve(build(desk), desk)
