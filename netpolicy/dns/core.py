@@ -170,12 +170,16 @@ class DnsCore:
     ) -> Answer:
         """Remember an answer that was fetched before anybody asked for it; `due_for` says what the kernel must be told."""
         assert self.view is not None
-        owners = [wire.name_to_wire(name) for name in (allowed.name, *aliases)]
+        owners = [wire.name_to_wire(allowed.name)]
+        plain = not any("\\" in alias for alias in aliases)
+        if plain:
+            owners += [wire.name_to_wire(alias) for alias in aliases]
         chain = [Record(owner, wire.CNAME, ttl, target) for owner, target in pairwise(owners)]
         found = [Record(owners[-1], kind, ttl, address.packed) for address in addresses]
         answer = filtered(chain, found, None, self.view, self._clock.monotonic())
         self.counters.stripped += len(answer.stripped)
-        self._cache[owners[0], kind] = answer
+        if plain:  # an alias with unusual bytes is written with escapes here; whoever asks gets it from upstream
+            self._cache[owners[0], kind] = answer
         return answer
 
     def due(self, lookup: Lookup, answer: Answer) -> list[Learned]:

@@ -7,9 +7,6 @@ import struct
 from netpolicy.dns import wire
 from netpolicy.dns.wire import Query, Record, Response, WireError
 
-_HEADER = struct.Struct("!6H")
-_TWO = struct.Struct("!HH")
-_RECORD = struct.Struct("!HHIH")
 _LONG = struct.Struct("!I")
 
 
@@ -21,7 +18,7 @@ def read_query(data: bytes) -> Query | None:
     """
     if len(data) < 12:
         return None
-    ident, flags, questions, answers, authority, additional = _HEADER.unpack_from(data)
+    ident, flags, questions, answers, authority, additional = wire.HEADER.unpack_from(data)
     if flags & wire.QR:
         return None
     if flags & wire.OPCODE:
@@ -30,7 +27,7 @@ def read_query(data: bytes) -> Query | None:
         raise WireError("a query carries one question and nothing else")
     end = wire.skip_name(data, 12)
     try:
-        kind, cls = _TWO.unpack_from(data, end)
+        kind, cls = wire.TWO.unpack_from(data, end)
     except struct.error as error:
         raise WireError("the question ends early") from error
     payload = _read_edns(data, end + 4, additional)
@@ -58,7 +55,7 @@ def _read_edns(data: bytes, at: int, additional: int) -> int | None:
     try:
         for _ in range(additional):
             name, at = wire.read_name(data, at)
-            kind, size, extended, length = _RECORD.unpack_from(data, at)
+            kind, size, extended, length = wire.RECORD.unpack_from(data, at)
             at += 10 + length
             if at > len(data):
                 raise WireError("a record ends early")
@@ -75,11 +72,11 @@ def _read_edns(data: bytes, at: int, additional: int) -> int | None:
 
 
 def _read_response(data: bytes) -> Response:
-    ident, flags, questions, answers, authority, _additional = _HEADER.unpack_from(data)
+    ident, flags, questions, answers, authority, _additional = wire.HEADER.unpack_from(data)
     if not flags & wire.QR or flags & wire.OPCODE or questions != 1:
         raise WireError("not a response to one question")
     name, at = wire.read_name(data, 12)
-    kind, cls = _TWO.unpack_from(data, at)
+    kind, cls = wire.TWO.unpack_from(data, at)
     if cls != wire.IN:
         raise WireError("a response of another class")
     at += 4
@@ -89,7 +86,7 @@ def _read_response(data: bytes) -> Response:
     # What follows in a truncated response is not needed, and may end anywhere.
     for number in range(0 if truncated else answers + authority):
         owner, at = wire.read_name(data, at)
-        type_, cls, ttl, length = _RECORD.unpack_from(data, at)
+        type_, cls, ttl, length = wire.RECORD.unpack_from(data, at)
         at += 10
         end = at + length
         if end > len(data):

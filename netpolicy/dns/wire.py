@@ -9,6 +9,7 @@ compare with, and what `netpolicy.resolve` reads answers by).
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 A, CNAME, SOA, AAAA, OPT = 1, 5, 6, 28, 41
@@ -25,6 +26,11 @@ PLAIN_PAYLOAD = 512
 
 #: Extended DNS error codes, RFC 8914 section 4.
 EDE_NOT_READY, EDE_BLOCKED, EDE_NO_REACHABLE_AUTHORITY, EDE_NETWORK_ERROR = 14, 15, 22, 23
+
+#: Identifier, flags and four counts (RFC 1035, 4.1.1); a record's fixed part after its name (4.1.3).
+HEADER = struct.Struct("!6H")
+RECORD = struct.Struct("!HHIH")
+TWO = struct.Struct("!HH")
 
 _HOST_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
 

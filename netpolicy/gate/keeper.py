@@ -191,12 +191,17 @@ class Keeper:
         present = set(await self.worker.run(self.enforcer.attachments))
         await self._lock_strangers(present - {record.attachment.id for record in loaded.records})
         for record in loaded.records:
+            why = f"{record.attachment.name} could not be restored and is locked"
             try:
                 held = self.make(record)
-                self.held[held.id] = held
+            except UserError as error:
+                self.problems.append(f"{why}: {error.message}")
+                held = self.make(Record(record.attachment))
+            self.held[held.id] = held
+            try:
                 await self._restore_one(held, held.id in present)
             except UserError as error:
-                self.problems.append(f"{record.attachment.name} could not be restored and is locked: {error.message}")
+                self.problems.append(f"{why}: {error.message}")
         for problem in self.problems:
             _log.error("%s", problem)
 

@@ -370,3 +370,15 @@ def test_denied_names_are_remembered_up_to_a_limit() -> None:
     assert list(gate.denied.items())[:2] == [("one.example", 2), ("two.example", 1)]
     assert len(gate.denied) == 1024
     assert gate.counters.denied == 2003
+
+
+@pytest.mark.parametrize("alias", ["a\\032b.example", "\\001" * 40 + ".example"])
+def test_an_alias_with_unusual_bytes_is_learned_and_not_kept(alias: str) -> None:
+    """As text it has escapes, and may be longer than a name can be."""
+    gate = core("www.example")
+    assert gate.view is not None
+    allowed = gate.view.by_text("www.example")
+    assert allowed is not None
+    found = gate.prime(allowed, 1, [A1], [alias], 120)
+    assert [entry.address for entry in gate.due_for(allowed, found)] == [A1]
+    assert isinstance(gate.ask(query("www.example"), udp=True), Lookup)

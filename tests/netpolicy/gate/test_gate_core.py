@@ -273,6 +273,23 @@ async def test_one_damaged_attachment_does_not_take_the_others_along(
         assert len(status.problems) == 3
 
 
+async def test_what_is_sound_but_senseless_is_locked_and_said(
+    gate: Make, enforcer: RecordingEnforcer, tmp_path: Path
+) -> None:
+    async with gate() as one:
+        await one.attach(attachment())
+        await one.apply("a1", rules("a.example"))
+    path = tmp_path / "state" / "attachments.json"
+    document = json.loads(path.read_text())
+    document["attachments"][0]["upstreams"] = ["dns.example"]
+    path.write_text(json.dumps(document))
+    async with gate() as one:
+        status = await one.status()
+        assert [state.phase for state in status.attachments] == ["locked"]
+        assert enforcer.held == {"a1": None}
+        assert "'dns.example' is not the address of a resolver" in status.problems[0]
+
+
 async def test_without_a_prefix_unknown_rules_are_left_alone(gate: Make, enforcer: RecordingEnforcer) -> None:
     enforcer.held = {"z9": rules("a.example")}
     async with gate(prefix=None) as one:
