@@ -25,6 +25,9 @@ ROOT_KEEPS = frozenset(
 )
 
 
+_SYSCTL = Path("/proc/sys")
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """As whom the command runs."""
@@ -108,7 +111,7 @@ def _user_namespace_hint() -> str:
         ("kernel.unprivileged_userns_clone", "0"),
         ("user.max_user_namespaces", "0"),
     ):
-        path = Path("/proc/sys") / key.replace(".", "/")
+        path = _SYSCTL / key.replace(".", "/")
         if path.exists() and path.read_text().strip() == closed:
             return f"The setting {key} is {closed}. Run as root, or have an administrator change it."
     return "Run as root. Inside a container, give it --security-opt seccomp=unconfined, or run outside of it."

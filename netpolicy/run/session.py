@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 from netpolicy.clock import SystemClock
 from netpolicy.errors import UserError
@@ -21,6 +22,9 @@ from netpolicy.run.report import Report
 from netpolicy.run.router import PREFIX, Router
 from netpolicy.run.uplink import Kind, Reach, Uplink
 from netpolicy.run.workload import Command, Workload
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 #: Seconds that the policy's names may take before the command starts; those that take longer resolve when they are asked for.
 _RESOLVE_SECONDS = 2.0
@@ -110,7 +114,7 @@ class Course:
         if self._started:
             if not from_terminal:
                 self._workload.signal(number)
-        elif number != signal.SIGWINCH:
+        elif number != signal.SIGWINCH and self._stopped_by is None:
             self._stopped_by = number
             self._stop()
 
@@ -138,17 +142,20 @@ class Course:
             enforcer = NftablesEnforcer(netns=router.router)
             gate = await stack.enter_async_context(Gate(enforcer, prefix=PREFIX, open_socket=router.socket))
             await gate.attach(attachment)
-            await asyncio.to_thread(router.wire)
+            await _to_its_end(router.wire)
             stack.callback(way.close)
-            applying = gate.apply(
+            connecting = asyncio.create_task(_to_its_end(way.connect, router.router))
+            stack.push_async_callback(_settled, connecting)
+            await gate.apply(
                 attachment.id, wanted.ruleset, upstreams=wanted.upstreams, resolve_seconds=_RESOLVE_SECONDS
             )
-            _, reach = await asyncio.gather(applying, asyncio.to_thread(way.connect, router.router))
+            reach = await connecting
             # Whoever could look into this process could take its descriptors of the namespaces.
             syscalls.set_dumpable(False)
             begin = self._clock.monotonic()
-            await asyncio.to_thread(workload.start, router.workload, router.resolver)
+            workload.start(router.workload, router.resolver)
             self._started = True
+            await _to_its_end(workload.confirm)
             status = await _ended(workload)
             state = (await gate.status(attachment.id)).attachments[0]
             return Report(
@@ -161,6 +168,23 @@ class Course:
                 denied=gate.denied(attachment.id),
                 notes=_notes(wanted.ruleset, reach),
             )
+
+
+async def _to_its_end(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call it in a thread. When we are cancelled it goes on to its end first: only then can what it makes be taken back."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await _settled(work)
+        raise
+
+
+async def _settled(work: asyncio.Future[Any]) -> None:
+    """Wait until it has ended, however."""
+    await asyncio.wait([work])
+    if not work.cancelled():
+        work.exception()
 
 
 async def _ended(workload: Workload) -> int:

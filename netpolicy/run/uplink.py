@@ -54,15 +54,17 @@ def choose(wanted: Kind | None, *, privileged: bool) -> Kind:
             hint="Run as root, or use --uplink pasta or --uplink slirp4netns.",
             exit_status=Exit.MISSING,
         )
-    if wanted is None and privileged:
+    if wanted == "host" or (wanted is None and privileged):
         return "host"
-    for kind in KINDS[1:] if wanted in (None, "host") else (wanted,):
-        if wanted == "host" or shutil.which(kind):
-            return wanted or kind
+    candidates: tuple[Kind, ...] = KINDS[1:] if wanted is None else (wanted,)
+    for kind in candidates:
+        if shutil.which(kind):
+            return kind
     raise UserError(
         "no-uplink",
-        "without root, 'netpolicy run' needs the program pasta or slirp4netns, and "
-        + (f"{wanted} is not installed" if wanted else "neither is installed"),
+        f"the program {wanted} is not installed"
+        if wanted
+        else "without root, 'netpolicy run' needs the program pasta or slirp4netns, and neither is installed",
         hint="On Debian and Ubuntu: apt install passt (which brings pasta), or apt install slirp4netns.",
         exit_status=Exit.MISSING,
     )

@@ -70,14 +70,17 @@ class Workload:
         return cls(pid, ours)
 
     def start(self, namespace: int, resolver: str) -> None:
-        """Let the command begin in a network namespace, with this text as its resolv.conf. Blocks until it runs.
+        """Let the command begin in a network namespace, with this text as its resolv.conf. Signals may be sent from now on."""
+        text = json.dumps({"resolver": resolver}).encode()
+        socket.send_fds(self._channel, [text], [namespace])
+
+    def confirm(self) -> None:
+        """Wait until the command runs.
 
         Raises:
             UserError: ``command-not-found``, ``command-not-executable``, or ``not-confined``: something could not be taken
                 away from it, so it was not started.
         """
-        text = json.dumps({"resolver": resolver}).encode()
-        socket.send_fds(self._channel, [text], [namespace])
         answer = self._channel.recv(_MESSAGE)
         if not answer:
             raise UserError("not-confined", "the command's keeper ended before the command was started")

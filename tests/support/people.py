@@ -38,6 +38,8 @@ def code() -> Path:
     for name in _PACKAGES:
         package = Path(str(importlib.import_module(name).__file__)).parent
         shutil.copytree(package, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+    # Compiled once, for an ordinary user could not keep what is compiled here.
+    command.run([python(), "-m", "compileall", "-q", "-j", "0", str(directory)], seconds=120)
     for path in (directory, *directory.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     return directory
@@ -46,7 +48,7 @@ def code() -> Path:
 def netpolicy(*words: str) -> list[str]:
     """The command line of `netpolicy` for whoever runs it."""
     start = "import sys; from netpolicy.cli import main; sys.exit(main())"
-    return ["env", f"PYTHONPATH={code()}", "PYTHONDONTWRITEBYTECODE=1", python(), "-c", start, *words]
+    return ["env", f"PYTHONPATH={code()}", python(), "-c", start, *words]
 
 
 def as_user(words: Sequence[str], user: int | None = NOBODY) -> list[str]:
