@@ -230,6 +230,7 @@ def test_a_host_firewall_that_drops_bridges_is_mended_by_the_documented_rule(lab
     try:
         for tool in tools:
             lab.host.run([tool, "-w", *established])
+            lab.host.run([tool, "-w", "-A", "INPUT", "-i", "lo", "-j", "ACCEPT"])
             lab.host.run([tool, "-w", "-P", "INPUT", "DROP"])
         assert reach(engine, "five", site.name) != "reached"
         for tool in tools:
@@ -242,6 +243,7 @@ def test_a_host_firewall_that_drops_bridges_is_mended_by_the_documented_rule(lab
             listening.settimeout(5)
             assert "refused" in reach(engine, "five", str(network.gateways[0]), 2222)
             with lab.host.socket(socket.AF_INET, socket.SOCK_STREAM) as control:
+                control.settimeout(5)
                 control.connect((str(network.gateways[0]), 2222))
                 assert listening.accept()[0].getpeername() == control.getsockname()
     finally:
