@@ -42,8 +42,11 @@ class Kernel:
         return [str(entry.address) for entry in self.told]
 
 
-def service(upstream: FakeUpstream, kernel: Kernel, *domains: str, **more: object) -> DnsService:
-    return DnsService(core(*domains, **more), Upstreams(lambda: [upstream.server], patience=(0.3,)), kernel.learn)
+def service(
+    upstream: FakeUpstream, kernel: Kernel, *domains: str, patience: float = 30.0, **more: object
+) -> DnsService:
+    ups = Upstreams(lambda: [upstream.server], patience=(patience,))
+    return DnsService(core(*domains, **more), ups, kernel.learn)
 
 
 async def test_no_reply_before_the_kernel_has_acknowledged(upstream: FakeUpstream) -> None:
@@ -104,11 +107,11 @@ async def test_a_known_answer_asks_nobody(upstream: FakeUpstream) -> None:
 
 async def test_no_upstream_is_servfail_with_the_reason(upstream: FakeUpstream) -> None:
     upstream.behaviour = lambda _data, _client: None
-    got = read(await service(upstream, Kernel(), "a.example").answer(query("a.example"), udp=True))
+    got = read(await service(upstream, Kernel(), "a.example", patience=0.3).answer(query("a.example"), udp=True))
     assert got.rcode() == dns.rcode.SERVFAIL
     assert ede(got) == (22, f"{upstream.server}: no answer")
     await upstream.die()
-    got = read(await service(upstream, Kernel(), "a.example").answer(query("a.example"), udp=True))
+    got = read(await service(upstream, Kernel(), "a.example", patience=0.3).answer(query("a.example"), udp=True))
     assert ede(got) == (23, f"{upstream.server}: Connection refused")
 
 
@@ -179,7 +182,7 @@ async def test_a_policy_that_is_off_forwards_any_type_and_learns_nothing(upstrea
 
 async def test_too_many_waiting_questions_are_left_unanswered(upstream: FakeUpstream) -> None:
     upstream.behaviour = lambda _data, _client: None
-    gate = service(upstream, Kernel(), "a.example")
+    gate = service(upstream, Kernel(), "a.example", patience=1.0)
     replies = await asyncio.gather(*(gate.answer(query("a.example", ident=n), udp=True) for n in range(1100)))
     assert replies.count(None) == 1100 - 1024
     assert len(upstream.asked) == 1

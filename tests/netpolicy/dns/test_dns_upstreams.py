@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 NAME = name_to_wire("a.example")
 
 
-def behind(*ups: FakeUpstream, patience: tuple[float, ...] = (0.3,)) -> Upstreams:
+def behind(*ups: FakeUpstream, patience: tuple[float, ...] = (1.0,)) -> Upstreams:
     return Upstreams(lambda: [up.server for up in ups], patience=patience)
 
 
@@ -65,7 +65,7 @@ async def test_forged_answers_are_passed_over(upstream: FakeUpstream, second: Fa
         client.send(upstream.answer(data))
 
     upstream.behaviour = behave
-    got = await behind(upstream, patience=(2.0,)).ask(NAME, wire.A)
+    got = await behind(upstream, patience=(30.0,)).ask(NAME, wire.A)
     assert [record.data for record in got.response.answers] == [bytes([192, 0, 2, 1])]
 
 
@@ -103,7 +103,7 @@ async def test_a_silent_server_is_followed_by_the_next_and_then_asked_last(
 async def test_a_dead_server_is_followed_by_the_next_at_once(upstream: FakeUpstream, second: FakeUpstream) -> None:
     second.set("a.example", "A", "a.example. 60 A 192.0.2.1")
     await upstream.die()
-    async with asyncio.timeout(1.0):
+    async with asyncio.timeout(4.0):
         got = await behind(upstream, second, patience=(30.0,)).ask(NAME, wire.A)
     assert got.server == second.server
 
@@ -125,7 +125,7 @@ async def test_a_lost_datagram_is_sent_again(upstream: FakeUpstream) -> None:
             client.send(upstream.answer(data))
 
     upstream.behaviour = behave
-    assert (await behind(upstream, patience=(0.2, 2.0)).ask(NAME, wire.A)).response.rcode == 0
+    assert (await behind(upstream, patience=(0.2, 30.0)).ask(NAME, wire.A)).response.rcode == 0
 
 
 async def test_where_all_fail_it_says_what_each_did(upstream: FakeUpstream, second: FakeUpstream) -> None:

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.requirement("F8")]
 
 
 def behind(upstream: FakeUpstream) -> Upstreams:
-    return Upstreams(lambda: [upstream.server], patience=(0.3,))
+    return Upstreams(lambda: [upstream.server], patience=(30.0,))
 
 
 async def test_addresses_come_with_ttl_aliases_and_server(upstream: FakeUpstream) -> None:
@@ -70,7 +70,7 @@ async def test_many_names_are_asked_in_parallel(upstream: FakeUpstream) -> None:
     names = [f"n{n}.example" for n in range(150)]
     for name in names:
         upstream.set(name, "A", f"{name}. 60 A 192.0.2.1")
-    got = await resolve(names, behind(upstream), seconds=10)
+    got = await resolve(names, behind(upstream), seconds=30)
     assert len(got.answers) == 150
     assert len(upstream.asked) == 300
 
