@@ -93,6 +93,12 @@ class Netlink:
         self._sequence = 0
         self._lock = threading.Lock()
 
+    @property
+    def number(self) -> int:
+        """The socket's own number (its netlink port)."""
+        port: int = self._socket.getsockname()[0]
+        return port
+
     def close(self) -> None:
         """Release the socket."""
         self._socket.close()

@@ -61,15 +61,12 @@ class NftablesEnforcer:
     def install(self, prefix: str | None) -> None:
         """Create the table with its base chains, and lock all interfaces whose name begins with `prefix`.
 
+        Where the kernel can (Linux 6.9), the table is ours alone until `close`: ``nft flush ruleset`` passes it by, and a
+        second enforcer is refused with ``table-owned``.
         Where the table exists the shared rules are put in order in place, and attachments stay in force.
         """
         with self._doing("install the firewall"):
-            try:
-                self._link.transaction(layout.install(self._table, prefix))
-            except KernelError as error:
-                if error.number not in (errno.ENOENT, errno.EOPNOTSUPP):
-                    raise
-                self._link.transaction(layout.install(self._table, prefix, can_look_back=False))
+            self._install(prefix)
             self._forget_ranges(self._read.sets())
 
     def uninstall(self) -> None:
@@ -174,6 +171,24 @@ class NftablesEnforcer:
     def _doing(self, what: str) -> Iterator[None]:
         with self._lock, _refusing(what):
             yield
+
+    def _install(self, prefix: str | None) -> None:
+        """Try what this kernel has, the best first: by trying, never by its version."""
+        for owned, can_look_back in ((True, True), (False, True), (True, False), (False, False)):
+            try:
+                messages = layout.install(self._table, prefix, owned=owned, can_look_back=can_look_back)
+                return self._link.transaction(messages)
+            except KernelError as error:
+                if error.number == errno.EPERM and self._read.owner() not in (0, self._link.number):
+                    raise UserError(
+                        "table-owned",
+                        f"the table {self._table.name} belongs to another process that is running",
+                        hint="There is one gate for each host. Stop the other one, or use another table.",
+                        exit_status=Exit.CONFLICT,
+                    ) from error
+                if error.number not in (errno.ENOENT, errno.EOPNOTSUPP) or not (owned or can_look_back):
+                    raise
+        return None
 
     def _writer(self, attachment: Attachment) -> chains.Writer:
         chains.check(attachment)

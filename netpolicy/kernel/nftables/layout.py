@@ -40,17 +40,18 @@ ICMPV6: Final = 58
 _NEIGHBOURS: Final = (135, 136)
 
 
-def install(table: Table, prefix: str | None, *, can_look_back: bool = True) -> list[Message]:
+def install(table: Table, prefix: str | None, *, owned: bool = True, can_look_back: bool = True) -> list[Message]:
     """The messages that make all of it, or put the shared rules in order where it exists.
 
     Args:
         table: Ours.
         prefix: Of the interfaces that are locked while no policy is attached to them; None locks none.
+        owned: Whether the kernel lets us own the table, so that nobody else changes it while we run.
         can_look_back: Whether the kernel can look up the way back to a sender (``nft_fib``). Without it, interfaces that are
             locked by their prefix are met with silence; attachments know the senders they have.
     """
     messages = [
-        table.add(),
+        table.add(owned=owned),
         table.add_base_chain("forward", Hook.FORWARD, FILTER_PRIORITY),
         table.add_base_chain("input", Hook.INPUT, FILTER_PRIORITY),
         table.add_base_chain("prerouting", Hook.PREROUTING, DNS_PRIORITY, "nat"),

@@ -74,10 +74,20 @@ class Table:
     def _message(self, op: Op, payload: bytes, what: str, flags: int = 0) -> Message:
         return Message(SUBSYSTEM_NFTABLES << 8 | op, payload, f"{what} in table {self.name}", flags, INET)
 
-    def add(self) -> Message:
-        """Make the table; no error where it exists."""
+    def add(self, *, owned: bool = False) -> Message:
+        """Make the table; no error where it exists.
+
+        Args:
+            owned: Nobody else may change it while our socket is open (not even ``nft flush ruleset``), and it stays afterwards
+                (NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST: Linux 6.9). A table that was made without cannot become owned.
+        """
+        body = a.text(1, self.name) + (a.be32(2, 0x2 | 0x4) if owned else b"")
+        return Message(SUBSYSTEM_NFTABLES << 8 | Op.NEWTABLE, body, f"add table {self.name}", CREATE, INET)
+
+    def ask(self) -> Message:
+        """Ask for the table itself."""
         return Message(
-            SUBSYSTEM_NFTABLES << 8 | Op.NEWTABLE, a.text(1, self.name), f"add table {self.name}", CREATE, INET
+            SUBSYSTEM_NFTABLES << 8 | Op.GETTABLE, a.text(1, self.name), f"look up table {self.name}", 0, INET
         )
 
     def delete(self) -> Message:

@@ -27,6 +27,11 @@ class Reader:
     link: Netlink
     table: Table
 
+    def owner(self) -> int:
+        """The number of the netlink socket that owns the table; 0 where none does."""
+        found = self.link.get(self.table.ask())
+        return 0 if found is None else a.number(a.table(found).get(7, b""))
+
     def chains(self) -> list[str]:
         """The names of all chains."""
         rows = self._dump(self.table.question(Op.GETCHAIN, "list chains"))

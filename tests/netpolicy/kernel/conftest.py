@@ -21,10 +21,11 @@ def version(request: pytest.FixtureRequest) -> int:
 def guard(lab: Lab) -> Iterator[Callable[..., Guarded]]:
     """Makes guarded workloads: installed with the prefix ``csp-``, not attached yet."""
     made: list[Guarded] = []
+    enforcers: dict[str, NftablesEnforcer] = {}
 
     def make(interface: str | None = None, *, table: str = "netpolicy", install: bool = True) -> Guarded:
         box = lab.add_workload(interface or f"csp-{secrets.token_hex(4)}")
-        enforcer = NftablesEnforcer(table, lab.host.name)
+        enforcer = enforcers.setdefault(table, NftablesEnforcer(table, lab.host.name))  # as one gate serves them all
         found = Guarded(lab, box, enforcer, box.attachment())
         made.append(found)
         if install:

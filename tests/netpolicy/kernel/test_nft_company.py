@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 from knocking import Guarded, bridged, learned, listener, neighbour_of, nft, rules
 
+from netpolicy.errors import UserError
 from netpolicy.kernel import netns
+from netpolicy.kernel.nftables import NftablesEnforcer
 
 pytestmark = pytest.mark.kernel
 
@@ -120,3 +122,39 @@ def test_two_bridges_on_one_host(guard: Callable[..., Guarded], version: int) ->
     gateway = str(two.attachment.gateways[0 if version == 4 else 1])
     with listener(one.lab.host.name, gateway, 3000):
         assert one.tcp(gateway, 3000).outcome == "ECONNREFUSED", "the host's address on the other bridge"
+
+
+@pytest.mark.requirement("F1")
+def test_a_flush_of_all_rules_passes_ours_by(guarded: Guarded, version: int) -> None:
+    """What restarting Debian's nftables.service does."""
+    address = guarded.fresh(version)
+    guarded.apply(rules({address: "443/tcp"}))
+    nft(guarded.lab.host.name, "add", "table", "inet", "theirs")
+    nft(guarded.lab.host.name, "flush", "ruleset")
+    assert "theirs" not in nft(guarded.lab.host.name, "list", "tables"), "control: it did flush"
+    assert guarded.tcp(address, 443).passed
+    assert guarded.tcp(guarded.fresh(version), 443).refused
+
+
+def test_two_gates_on_one_table_are_told_apart(guarded: Guarded) -> None:
+    address = guarded.fresh(4)
+    guarded.apply(rules({address: "443/tcp"}))
+    other = NftablesEnforcer("netpolicy", guarded.lab.host.name)
+    with pytest.raises(UserError) as refused:
+        other.install("csp-")
+    assert refused.value.code == "table-owned"
+    assert other.attachments() == [guarded.attachment.id], "looking is free"
+    assert guarded.tcp(address, 443).passed
+    guarded.enforcer.close()
+    other.install("csp-")
+    guarded.enforcer = other
+    assert guarded.tcp(address, 443).passed
+    assert guarded.tcp(address, 80).refused
+
+
+def test_a_table_made_without_an_owner_is_taken_as_it_is(guard: Callable[..., Guarded]) -> None:
+    one = guard(install=False)
+    nft(one.lab.host.name, "add", "table", "inet", "netpolicy")
+    one.enforcer.install("csp-")
+    one.enforcer.attach(one.attachment, None)
+    assert one.tcp(one.fresh(4), 443).refused

