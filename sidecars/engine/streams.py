@@ -11,7 +11,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 
 from sidecars.engine.address import Address
@@ -64,11 +64,16 @@ class RawStream:
 
     def end_input(self) -> None:
         """The process reads end-of-file; its output still arrives."""
-        if isinstance(self._connection, ssl.SSLSocket):
-            # A half-close is not part of TLS; the engine takes the close-notify alert for it, and so does the Docker client.
-            self._connection = self._connection.unwrap()
-        else:
+        if not isinstance(self._connection, ssl.SSLSocket):
             self._connection.shutdown(socket.SHUT_WR)
+            return
+        # The engine takes TLS's close-notify alert for it. To wait for the engine's own, as `unwrap` would, is to lose the output
+        # that it still sends; without blocking, `unwrap` sends ours and complains that there is nothing more to read yet.
+        before = self._connection.gettimeout()
+        self._connection.settimeout(0)
+        with suppress(ssl.SSLError):
+            self._connection = self._connection.unwrap()
+        self._connection.settimeout(before)
 
     def settimeout(self, seconds: float | None) -> None:
         """For each following read and write."""
