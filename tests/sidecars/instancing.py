@@ -42,7 +42,7 @@ class Machine:
     def unfiltered(self, *words: str) -> tuple[str, float]:
         """Send from the host itself, where nothing filters: the positive control."""
         argv = [sys.executable, "-I", "-", *words]
-        return _result(self.lab.host.run(argv, stdin=SENDER.read_bytes()).text)
+        return result_of(self.lab.host.run(argv, stdin=SENDER.read_bytes()).text)
 
 
 @dataclass
@@ -110,7 +110,7 @@ class World:
 
     def send(self, name: str, *words: str) -> tuple[str, float]:
         """Send from inside an instance."""
-        return _result(self.run(name, "/usr/bin/python3", "-I", "-", *words, stdin=SENDER.read_bytes()))
+        return result_of(self.run(name, "/usr/bin/python3", "-I", "-", *words, stdin=SENDER.read_bytes()))
 
     def traces(self) -> dict[str, Any]:
         """Everything of this project that exists anywhere: nothing, unless an instance does."""
@@ -157,6 +157,6 @@ def retried(act: Callable[[], Any], seconds: float = 10) -> Any:
     return found
 
 
-def _result(text: str) -> tuple[str, float]:
+def result_of(text: str) -> tuple[str, float]:
     outcome, milliseconds = json.loads(text.splitlines()[-1])
     return str(outcome), float(milliseconds)
