@@ -93,7 +93,7 @@ class NftablesEnforcer:
             writer = self._writer(attachment)
             mark = writer.mark(ruleset, dns_port)
             before = self._mark_in_force(writer)
-            used = self._read.looked_into(writer.chain("out_"))
+            used = self._read.ranges_in_use(writer.chain("out_"))
             self._prepare(attachment.id, ruleset)
             alive = self._read.learned(attachment.id)
             self._link.transaction(
@@ -134,7 +134,7 @@ class NftablesEnforcer:
     def detach(self, attachment_id: str) -> None:
         """Remove the attachment's rules. An interface with the locked prefix falls back to refusing everything."""
         with self._doing(f"detach {attachment_id}"):
-            used = self._read.looked_into(f"out_{attachment_id}")
+            used = self._read.ranges_in_use(f"out_{attachment_id}")
             own = [prefix + attachment_id for prefix in MAPS.values()]
             present = [name for name in self._read.chains() if name in own]
             slots = [name for name in self._read.sets() if learning.Slot.parse(name, attachment_id)]
@@ -273,7 +273,7 @@ class NftablesEnforcer:
         known = {name for name in candidates if ranges.is_range_set(name)}
         if not known:
             return
-        unused = known - self._read.looked_into()
+        unused = known - self._read.ranges_in_use()
         try:
             self._link.transaction([self._table.delete_set(name) for name in sorted(unused)])
         except KernelError as error:

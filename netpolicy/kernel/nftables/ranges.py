@@ -15,7 +15,8 @@ from netpolicy.kernel.netlink import Message
 from netpolicy.kernel.nftables.messages import SetFlag, Table, Type
 from netpolicy.spans import Spans
 
-_NAME = re.compile(r"r[46]_[0-9a-f]{20}")
+#: What the name of such a set looks like.
+RANGE_SET = re.compile(rb"r[46]_[0-9a-f]{20}")
 _END = a.be32(3, 1)  # NFTA_SET_ELEM_FLAGS: NFT_SET_ELEM_INTERVAL_END
 
 
@@ -26,7 +27,7 @@ def name_of(spans: Spans) -> str:
 
 def is_range_set(name: str) -> bool:
     """Whether a set of our table is one of these."""
-    return _NAME.fullmatch(name) is not None
+    return RANGE_SET.fullmatch(name.encode()) is not None
 
 
 def make(spans: Spans, table: Table) -> list[Message]:

@@ -10,6 +10,7 @@ from netpolicy.kernel import attributes as a
 from netpolicy.kernel.netlink import KernelError, Message, Netlink
 from netpolicy.kernel.nftables import learning
 from netpolicy.kernel.nftables.messages import Op, Table, comment_of
+from netpolicy.kernel.nftables.ranges import RANGE_SET
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +51,11 @@ class Reader:
         rows = self._dump(self.table.question(Op.GETRULE, f"list chain {chain}", name=chain))
         return [comment_of(row.get(7)) for row in rows if a.string(row[2]) == chain]
 
-    def looked_into(self, chain: str = "") -> set[str]:
-        """The names of the sets that rules (of one chain) look into."""
-        rows = self._dump(self.table.question(Op.GETRULE, "list rules", name=chain))
-        found: set[str] = set()
-        for row in rows:
-            if not self._ours(row) or (chain and a.string(row[2]) != chain):
-                continue
-            for _, one in a.walk(row.get(4, b"")):
-                expression = a.table(one)
-                if a.string(expression[1]) == "lookup":
-                    found.add(a.string(a.table(expression[2])[1]))
-        return found
+    def ranges_in_use(self, chain: str = "") -> set[str]:
+        """The names of the range sets that the rules (of one chain) look into."""
+        message = self.table.question(Op.GETRULE, "list rules", name=chain)
+        # Hundreds of attachments have ten thousand rules: their bytes are searched, not taken apart.
+        return {name.decode() for row in self._rows(message) for name in RANGE_SET.findall(row)}
 
     def elements(self, name: str) -> list[Mapping[int, memoryview]]:
         """The attributes of each element of a set; nothing where the set does not exist."""
@@ -101,8 +95,11 @@ class Reader:
         return a.string(row[1]) == self.table.name
 
     def _dump(self, message: Message) -> list[Mapping[int, memoryview]]:
+        return [a.table(row) for row in self._rows(message)]
+
+    def _rows(self, message: Message) -> list[memoryview]:
         try:
-            return [a.table(payload) for payload in self.link.dump(message)]
+            return self.link.dump(message)
         except KernelError as error:
             if error.number == errno.ENOENT:
                 return []
