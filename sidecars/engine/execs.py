@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -11,6 +12,9 @@ from netpolicy.command import Completed, failed
 from netpolicy.errors import UserError
 from sidecars.engine.part import Part
 from sidecars.engine.streams import STDOUT, ExecStream, upgrade
+
+
+_SIZE_ATTEMPTS = 10
 
 
 class Execs(Part):
@@ -108,8 +112,21 @@ class Execs(Part):
             raw = upgrade(self._engine.address, path, {"Detach": False, "Tty": tty}, 60.0)
         stream = ExecStream(raw, tty=tty, resize=partial(self._resize, made), status=partial(self._status, made, doing))
         if tty and size is not None:
-            stream.resize(*size)
+            self._first_size(stream, *size)
         return stream
+
+    def _first_size(self, stream: ExecStream, columns: int, rows: int) -> None:
+        """Set the size of a terminal whose process is perhaps just being started, and is "no such exec" until then."""
+        for attempt in range(_SIZE_ATTEMPTS):
+            try:
+                stream.resize(columns, rows)
+            except UserError as error:
+                # One that has ended already needs no size; and none is worth losing the session for.
+                if error.code not in ("exec-missing", "not-running", "engine-refused"):
+                    raise
+                time.sleep(0.01 * (attempt + 1))
+            else:
+                return
 
     def _status(self, exec_id: str, doing: str) -> int | None:
         with self._explained(doing):
