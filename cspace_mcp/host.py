@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from cspace_mcp import diagnosis, running, views
-from cspace_mcp.config import Config, load
+from cspace_mcp.config import Config, load, project_name
 from cspace_mcp.results import (
     Destruction,
     Diagnosis,
@@ -23,11 +24,11 @@ from cspace_mcp.results import (
 from cspace_mcp.service import Spawn
 from netpolicy.compile import compile_policy
 from netpolicy.decide import decide
-from netpolicy.errors import UserError
+from netpolicy.errors import Exit, UserError
 from netpolicy.gate.client import GateClient
 from netpolicy.policy import find, parse_flow
 from netpolicy.ruleset import Ruleset
-from sidecars import gate, images, names
+from sidecars import gate, images, names, workspace
 from sidecars import instance as instances
 from sidecars.engine import Engine, ExecStream
 from sidecars.install import ensure_engine
@@ -37,6 +38,9 @@ from sidecars.instance.model import MEMORY, PROCESSES
 from sidecars.networks import Pool
 from sidecars.progress import Reporter, Step
 from sidecars.project import Project
+
+#: How long a probe of the verification may take, in seconds; slow machines want more than the default.
+VERIFY_SECONDS = "CSPACE_VERIFY_SECONDS"
 
 
 class HostService:
@@ -54,13 +58,16 @@ class HostService:
     def spawn(self, request: Spawn, report: Reporter) -> Instance:
         """See `Service`. The images are built first, where they are missing or out of date."""
         config, project = self._configured(request.policy_file)
-        if request.name is not None:
-            names.parse(request.name)
+        seconds = self._verify_seconds()
+        name = names.parse(request.name) if request.name is not None else None
+        # What is wrong here would be found later too, but only after minutes of building.
+        workspace.inspect(project.root, name.branch if name else None)
         ruleset = compile_policy(config.policy)
         with self._engine() as engine:
             engine.info()
             image, _ = images.ensure_all(engine, report)
             spec = _spec(config, request, ruleset, image.tags[0] if image.tags else image.id)
+            spec = spec if seconds is None else replace(spec, verify_seconds=seconds)
             return views.instance(instances.up(engine, project, spec, report))
 
     def instances(self, *, all_projects: bool) -> list[Instance]:
@@ -146,7 +153,21 @@ class HostService:
         return config, Project.at(self._directory, config.name)
 
     def _project(self) -> Project:
-        return self._configured()[1]
+        """The project alone: a mistake in the rest of the configuration must not keep anybody from an instance."""
+        return Project.at(self._directory, project_name(find(self._directory) or self._directory))
+
+    def _verify_seconds(self) -> float | None:
+        text = self._environ.get(VERIFY_SECONDS)
+        if not text:
+            return None
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = 0.0
+        if not 0 < seconds <= 600:
+            message = f"{VERIFY_SECONDS} = {text!r} is not a number of seconds between 0 and 600"
+            raise UserError("bad-environment", message, exit_status=Exit.BAD_INPUT)
+        return seconds
 
     def _engine(self) -> Engine:
         return Engine(environ=self._environ)

@@ -81,20 +81,20 @@ def bash(words: list[Words], *, zsh: bool = False) -> str:
     for entry in words:
         plain = " ".join(word for word, _ in (*entry.choices, *entry.options))
         names = f" $({_NAMES})" if entry.instances else ""
-        cases.append(f'    "{" ".join(entry.path)}") words="{plain}{names}" ;;')
+        cases.append(f'    "{" ".join(entry.path)}") offer="{plain}{names}" ;;')
     head = "autoload -U +X bashcompinit && bashcompinit\n" if zsh else ""
     body = "\n".join(cases)
     return f"""{head}_cspace() {{
-  local path="${{COMP_WORDS[0]##*/}}" words="" index word
+  local seen="${{COMP_WORDS[0]##*/}}" offer="" index word
   for ((index = 1; index < COMP_CWORD; index++)); do
     word="${{COMP_WORDS[index]}}"
     [[ "$word" == -- ]] && return
-    case " $_cspace_paths " in *"|$path $word|"*) path="$path $word" ;; esac
+    case " $_cspace_paths " in *"|$seen $word|"*) seen="$seen $word" ;; esac
   done
-  case "$path" in
+  case "$seen" in
 {body}
   esac
-  COMPREPLY=($(compgen -W "$words" -- "${{COMP_WORDS[COMP_CWORD]}}"))
+  COMPREPLY=($(compgen -W "$offer" -- "${{COMP_WORDS[COMP_CWORD]}}"))
 }}
 _cspace_paths="|{"|".join(" ".join(entry.path) for entry in words)}|"
 complete -o default -F _cspace cspace netpolicy"""

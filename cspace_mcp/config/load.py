@@ -51,9 +51,7 @@ def load(folder: Path, *, environ: Mapping[str, str], policy_file: Path | None =
             ``details["problems"]`` as {file, key, value, message}; ``no-policy-file``.
     """
     problems: list[Problem] = []
-    paths = [(name, folder / name) for name in (COMMITTED, LOCAL)]
-    read = [(name, read_json(path, name, problems)) for name, path in paths if path.is_file()]
-    layers = Layers(tuple((name, document) for name, document in read if document is not None))
+    layers = _read(folder, problems)
     merged = layers.merged()
     firewall = merged.pop("firewall", {})
     document = _check(merged, layers, problems)
@@ -69,6 +67,27 @@ def load(folder: Path, *, environ: Mapping[str, str], policy_file: Path | None =
         gate=document.gate,
         policy=policy,
     )
+
+
+def project_name(folder: Path) -> str | None:
+    """`project.name` alone, for what must work although something else in the files is wrong (`list`, `exec`, `down`).
+
+    Raises:
+        UserError: ``bad-config`` where the name itself cannot be known.
+    """
+    problems: list[Problem] = []
+    layers = _read(folder, problems)
+    section = layers.merged().get("project", {})
+    document = _check({"project": section}, layers, problems)
+    if problems:
+        raise _error(problems, code="bad-config")
+    return document.project.name
+
+
+def _read(folder: Path, problems: list[Problem]) -> Layers:
+    paths = [(name, folder / name) for name in (COMMITTED, LOCAL)]
+    read = [(name, read_json(path, name, problems)) for name, path in paths if path.is_file()]
+    return Layers(tuple((name, document) for name, document in read if document is not None))
 
 
 def _check(merged: dict[str, Any], layers: Layers, problems: list[Problem]) -> Document:

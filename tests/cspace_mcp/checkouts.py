@@ -36,7 +36,11 @@ class Checkout:
         """A repository with one commit, an upstream and a policy that allows one name."""
         root = folder / f"p{secrets.token_hex(4)}"
         root.mkdir()
-        environ = {"DOCKER_HOST": machine.host.url, "XDG_STATE_HOME": str(folder / "state")}
+        environ = {
+            "DOCKER_HOST": machine.host.url,
+            "XDG_STATE_HOME": str(folder / "state"),
+            "CSPACE_VERIFY_SECONDS": "60",
+        }
         made = cls(machine, root, environ)
         made.git("init", "-q", "-b", "main")
         made.git("remote", "add", "origin", "https://example.com/team/shop.git")
@@ -87,6 +91,5 @@ class Checkout:
 
     def clear(self) -> None:
         """Remove every instance."""
-        self.configure(firewall=ONLY)
         for name in self.cspace("list", "--names").text.split():
             self.cspace("down", name, "--force")

@@ -108,6 +108,17 @@ def test_another_policy_and_the_environment(checkout: Checkout) -> None:
     assert checkout.cspace("exec", "mercury", "--", "getent", "hosts", "two.example").text
 
 
+def test_a_name_that_another_checkout_has_is_taken(checkout: Checkout, tmp_path: Path) -> None:
+    checkout.json("up", "mars")
+    (tmp_path / "elsewhere").mkdir()
+    other = Checkout(checkout.machine, tmp_path / "elsewhere" / checkout.root.name, checkout.environ)
+    checkout.git("clone", "-q", str(checkout.root), str(other.root))
+    refused = other.json("up", "mars", ok=(Exit.CONFLICT,))
+    assert refused["error"]["code"] == "name-taken"
+    assert "it belongs to the checkout" in refused["error"]["message"]
+    assert [i["name"] for i in checkout.json("list")["instances"]] == ["mars"]
+
+
 def test_two_at_once_never_share(checkout: Checkout) -> None:
     words = [*CSPACE, "up", "--no-claude", "--json"]
     both = [

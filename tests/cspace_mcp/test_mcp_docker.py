@@ -59,12 +59,12 @@ def test_an_instance_through_its_life(server: RawServer, checkout: Checkout) -> 
     # Past its time it is stopped, with all that it has started.
     ran = execute(server, "echo begun; sleep 1000 & sleep 1000", timeout_seconds=1)
     assert (ran["exit_status"], ran["timed_out"], ran["stdout"]) == (124, True, "begun\n")
-    assert execute(server, "pgrep -c sleep || true")["stdout"] == "0\n"
+    assert execute(server, "pgrep -xf 'sleep 1000'")["exit_status"] == 1
 
     # Something left in the background holds the output open, and nobody up.
     ran = execute(server, "sleep 1000 & echo started", timeout_seconds=60)
     assert (ran["exit_status"], ran["timed_out"], ran["stdout"]) == (0, False, "started\n")
-    assert execute(server, "pkill -c sleep")["stdout"] == "1\n"
+    assert execute(server, "pkill -xf 'sleep 1000'")["exit_status"] == 0
 
     # A denial, seen by a packet, and explained.
     ran = execute(server, "curl -sS -m 10 https://pastebin.example/")
@@ -98,9 +98,8 @@ def test_a_cancelled_command_is_stopped_where_it_runs(server: RawServer) -> None
     number = server.send("tools/call", {"name": "instance_exec", "arguments": {"name": "venus", "command": command}})
     execute(server, "cat /tmp/fifo")
     server.notify("notifications/cancelled", {"requestId": number})
-    gone = (
-        "for i in $(seq 100); do pgrep -x sleep >/dev/null || exit 0; read -t 0.1 < /dev/tty; done 2>/dev/null; exit 1"
-    )
+    # Looked for inside, until it is gone; reading a FIFO that nobody writes to is the pause.
+    gone = "for i in $(seq 100); do pgrep -xf 'sleep 1000' || exit 0; read -t 0.1 <> /tmp/fifo; done; exit 1"
     assert execute(server, gone)["exit_status"] == 0
 
 
@@ -186,7 +185,8 @@ def test_the_real_claude_code_does_it_all(checkout: Checkout, era: str) -> None:
     assert ended.status == 0, ended
     assert [error for error, _ in api.results] == [False] * 4, api.results
     made, ran, judged, gone = (json.loads(text) for _, text in api.results)
-    assert (made["state"], made["verification"]["state"]) == ("ready", "verified")
+    assert (made["state"], made["reasons"]) == ("ready", [])
+    assert made["verification"]["state"] == "verified"
     assert ran["exit_status"] == 6
     assert ran["stdout"] == "add README\n"
     assert "Could not resolve host" in ran["stderr"]
