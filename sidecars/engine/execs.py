@@ -13,7 +13,6 @@ from netpolicy.errors import UserError
 from sidecars.engine.part import Part
 from sidecars.engine.streams import STDOUT, ExecStream, upgrade
 
-
 _SIZE_ATTEMPTS = 10
 
 
