@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 from netpolicy.decide import decide
 
 if TYPE_CHECKING:
+    from netpolicy.algebra import Difference as Difference
+    from netpolicy.algebra import diff as diff
+    from netpolicy.algebra import subset as subset
     from netpolicy.compile import compile_policy as compile_policy
     from netpolicy.errors import UserError as UserError
     from netpolicy.flow import Flow as Flow
@@ -26,17 +29,21 @@ if TYPE_CHECKING:
     from netpolicy.ruleset import Ruleset as Ruleset
 
 _HOME = {
+    "Difference": "netpolicy.algebra",
     "Flow": "netpolicy.flow",
     "Policy": "netpolicy.policy",
     "Ruleset": "netpolicy.ruleset",
     "UserError": "netpolicy.errors",
     "Verdict": "netpolicy.flow",
     "compile_policy": "netpolicy.compile",
+    "diff": "netpolicy.algebra",
     "load": "netpolicy.policy",
     "parse_flow": "netpolicy.policy",
+    "subset": "netpolicy.algebra",
 }
 
 __all__ = [
+    "Difference",
     "Flow",
     "Policy",
     "Ruleset",
@@ -44,8 +51,10 @@ __all__ = [
     "Verdict",
     "compile_policy",
     "decide",
+    "diff",
     "load",
     "parse_flow",
+    "subset",
 ]
 
 

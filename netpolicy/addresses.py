@@ -54,7 +54,7 @@ FORBIDDEN: tuple[tuple[Network, str, str], ...] = tuple(
 )
 
 #: Destinations that never leave the machine or the link, so that no rule can open them.
-_UNROUTABLE: tuple[Network, ...] = tuple(
+UNROUTABLE: tuple[Network, ...] = tuple(
     ip_network(n)
     for n in (
         "0.0.0.0/8",
@@ -96,7 +96,7 @@ def forbidden(address: Address, permitted: Iterable[Network] = ()) -> str | None
 
 def unroutable(network: Network) -> str | None:
     """Why no rule for this network could ever have an effect (loopback, multicast, unspecified, IPv6 link-local), or None."""
-    for block in _UNROUTABLE:
+    for block in UNROUTABLE:
         if _names(network, block):
             what = next(what for known, what, _source in FORBIDDEN if _names(block, known) or _names(known, block))
             return f"{network} is {what} ({block})"

@@ -28,18 +28,39 @@ _EVERYWHERE = ("0.0.0.0/0", "::/0")
 
 def compile_policy(policy: Policy) -> Ruleset:
     """Everything the policy opens. Never raises: a line of a preset that means nothing becomes a warning."""
-    default = merged((*DEFAULT, _SSH)) if policy.ssh is not False else DEFAULT
     warnings: list[str] = []
     rules = [*policy.domains, *policy.allow, *_preset_rules(policy.active, warnings), *_ssh_rules(policy)]
-    opened = [(rule.target.host, rule.target.services or default, rule.origin) for rule in rules]
+    opened = _opened(policy, rules)
     return Ruleset(
         policy=policy.source,
         mode="enforce" if policy.enabled else "off",
         names=tuple(_names((h, s, o) for h, s, o in opened if isinstance(h, str))),
-        ranges=tuple(_ranges([(h, s, o) for h, s, o in opened if not isinstance(h, str)])),
+        ranges=tuple(distinct([(h, s, o) for h, s, o in opened if not isinstance(h, str)])),
         host=tuple(_host(policy)),
         warnings=tuple(warnings),
     )
+
+
+def written(policy: Policy) -> Ruleset:
+    """Every rule as it is written, none joined or left out, so that rules can be told which nobody would miss.
+
+    It means the same as what `compile_policy` makes. The presets come first: of two equal rules the policy's own is the one
+    that can be spared.
+    """
+    rules = [*_preset_rules(policy.active, []), *_ssh_rules(policy), *policy.domains, *policy.allow]
+    opened = _opened(policy, rules)
+    return Ruleset(
+        policy=policy.source,
+        mode="enforce" if policy.enabled else "off",
+        names=tuple(NameRule(h, s, o) for h, s, o in opened if isinstance(h, str)),
+        ranges=tuple(RangeRule(h, s, o) for h, s, o in opened if not isinstance(h, str)),
+        host=tuple(HostRule(entry.service, entry.origin) for entry in policy.host_access),
+    )
+
+
+def _opened(policy: Policy, rules: Iterable[Rule]) -> list[tuple[str | Network, tuple[Service, ...], Origin]]:
+    default = merged((*DEFAULT, _SSH)) if policy.ssh is not False else DEFAULT
+    return [(rule.target.host, rule.target.services or default, rule.origin) for rule in rules]
 
 
 def _preset_rules(presets: Iterable[Preset], warnings: list[str]) -> Iterator[Rule]:
@@ -70,7 +91,7 @@ def _names(opened: Iterable[tuple[str, tuple[Service, ...], Origin]]) -> Iterato
             yield NameRule(name, new, origin)
 
 
-def _ranges(opened: list[tuple[Network, tuple[Service, ...], Origin]]) -> Iterator[RangeRule]:
+def distinct(opened: Iterable[tuple[Network, tuple[Service, ...], Origin]]) -> Iterator[RangeRule]:
     """Widest network first, each reduced to the services that no network around it has."""
     known: Prefixes[Service] = Prefixes()
     for network, services, origin in sorted(opened, key=lambda row: row[0].prefixlen):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, summarize_address_range
 
 Pair = tuple[int, int]
 
@@ -43,6 +43,28 @@ def union(parts: Sequence[Spans]) -> Spans:
     if len(parts) == 1:
         return parts[0]
     return _joined(parts[0].version, [pair for part in parts for pair in part.pairs])
+
+
+def subtract(some: Spans, taken: Spans) -> Spans:
+    """The addresses of the first set that the second one, of the same family, does not have."""
+    left: list[Pair] = []
+    for first, last in some.pairs:
+        begin = first
+        start = max(bisect.bisect_right(taken.pairs, (first, 1 << 128)) - 1, 0)
+        for hole in taken.pairs[start : bisect.bisect_right(taken.pairs, (last, 1 << 128))]:
+            if hole[0] > begin:
+                left.append((begin, hole[0] - 1))
+            begin = max(begin, hole[1] + 1)
+        if begin <= last:
+            left.append((begin, last))
+    return Spans(some.version, tuple(left))
+
+
+def networks(some: Spans) -> Iterator[IPv4Network | IPv6Network]:
+    """The fewest networks that have exactly these addresses, in order."""
+    address = IPv4Address if some.version == 4 else IPv6Address
+    for first, last in some.pairs:
+        yield from summarize_address_range(address(first), address(last))
 
 
 def _joined(version: int, pairs: list[Pair]) -> Spans:

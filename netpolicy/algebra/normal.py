@@ -1,0 +1,71 @@
+"""What of a rule has an effect at all, whatever else is allowed: the part of `decide` that no rule can change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from ipaddress import ip_network
+
+from netpolicy import spans
+from netpolicy.addresses import FORBIDDEN, UNROUTABLE
+from netpolicy.flow import PORTED
+from netpolicy.ruleset import Network, RangeRule
+from netpolicy.services import Service, merged, subtract
+from netpolicy.spans import Spans
+
+#: Queries to this port never get further than the gate.
+_DNS = (Service(6, 53, 53), Service(17, 53, 53))
+#: Packets to these are IPv4 packets to the address inside.
+_MAPPED = ip_network("::ffff:0:0/96")
+
+
+def plain(services: Iterable[Service]) -> tuple[Service, ...]:
+    """The services in one form: protocols without ports have port 0, and what names another one of them covers no flow."""
+    return merged(
+        s if s.protocol in PORTED else Service(s.protocol) for s in services if s.protocol in PORTED or not s.first
+    )
+
+
+def effective(services: Iterable[Service]) -> tuple[Service, ...]:
+    """What a rule with these services can open."""
+    return subtract(plain(services), _DNS)
+
+
+def asked(name: str) -> bool:
+    """Whether a rule for this name can decide a flow: names are asked for in one spelling, and localhost is not asked for."""
+    return name == name.lower().removesuffix(".") and name.rpartition(".")[2] != "localhost"
+
+
+@cache
+def _never(version: int) -> Spans:
+    return spans.of_networks([n for n in (*UNROUTABLE, _MAPPED) if n.version == version], version)
+
+
+def outward(network: Network) -> Spans:
+    """The addresses of a network to which a packet can leave the workload's own link."""
+    return spans.subtract(spans.of_networks([network], network.version), _never(network.version))
+
+
+def lifted(rule: RangeRule) -> Spans:
+    """The addresses that allowed names may have because of this rule: it lies in a block which they are otherwise kept out of."""
+    network = rule.network
+    number, version = int(network.network_address), network.version
+    found = Spans(version, ())
+    if not any(
+        v == version and length <= network.prefixlen and number & mask == base for v, base, mask, length in _rows()
+    ):
+        return found
+    left = outward(network)
+    for block, _what, _source in FORBIDDEN:
+        if block.version == version:
+            if block.prefixlen <= network.prefixlen and number & int(block.netmask) == int(block.network_address):
+                found = spans.union([found, left])
+            # Of the blocks that have an address, the first one counts.
+            left = spans.subtract(left, spans.of_networks([block], version))
+    return found
+
+
+@cache
+def _rows() -> tuple[tuple[int, int, int, int], ...]:
+    blocks = (block for block, _what, _source in FORBIDDEN)
+    return tuple((n.version, int(n.network_address), int(n.netmask), n.prefixlen) for n in blocks)
