@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from docker import utils
+
 from netpolicy.clock import Clock, SystemClock
 from netpolicy.command import Completed, failed
 from netpolicy.errors import UserError
@@ -93,7 +95,8 @@ class Execs(Part):
             argv: Program and arguments.
             stdin: Whether it can be written to.
             tty: Give it a terminal; output is then one stream.
-            size: Columns and rows of that terminal, set before anything can be typed.
+            size: Columns and rows of that terminal. Engines before API 1.42 set it just after the process has begun, which
+                therefore sees none for a moment and then SIGWINCH.
             user: As for `run`.
             cwd: Working directory.
             env: Variables added to the container's.
@@ -108,7 +111,10 @@ class Execs(Part):
                 environment=dict(env) if env else None,
             )["Id"]  # fmt: skip
             path = f"/v{self._api.api_version}/exec/{made}/start"
-            raw = upgrade(self._engine.address, path, {"Detach": False, "Tty": tty}, 60.0)
+            body: dict[str, object] = {"Detach": False, "Tty": tty}
+            if tty and size is not None and utils.version_gte(self._api.api_version, "1.42"):
+                body["ConsoleSize"] = [size[1], size[0]]
+            raw = upgrade(self._engine.address, path, body, 60.0)
         stream = ExecStream(raw, tty=tty, resize=partial(self._resize, made), status=partial(self._status, made, doing))
         if tty and size is not None:
             self._first_size(stream, *size)

@@ -165,15 +165,16 @@ def test_a_command_that_ends_at_once_loses_nothing(engine: Engine, box: str, rou
 
 
 def test_a_terminal_has_the_size_it_was_given_and_follows(engine: Engine, box: str) -> None:
-    script = 'stty size; echo ready; trap "stty size; exit 4" WINCH; while :; do read -t 0.1 x; done'
-    with engine.containers.execs.open(box, ["bash", "-c", script], tty=True, size=(77, 22)) as stream:
+    # An old engine sets the first size a moment after the process has begun, so the process waits for it.
+    script = 'until [ "$(stty size)" = "22 77" ]; do :; done; echo ready; until [ "$(stty size)" = "33 99" ]; do :; done; exit 4'
+    with engine.containers.execs.open(box, ["timeout", "20", "bash", "-c", script], tty=True, size=(77, 22)) as stream:
         said, resized = b"", False
         for _, part in stream.frames():
             said += part
             if b"ready" in said and not resized:
                 stream.resize(99, 33)
                 resized = True
-    assert said.split() == [b"22", b"77", b"ready", b"33", b"99"]
+    assert said.split() == [b"ready"]
     assert stream.status() == 4
 
 
