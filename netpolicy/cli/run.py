@@ -15,11 +15,13 @@ executable; 2, 3 or 5 with an error message where it was not started.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import TextIO, get_args
 
 from netpolicy.compile import compile_policy
 from netpolicy.errors import Exit, UserError
@@ -59,24 +61,34 @@ def run(args: argparse.Namespace) -> int:
             exit_status=Exit.BAD_INPUT,
         )
     policy = load(find(Path.cwd()) if args.policy is None else args.policy, environ=os.environ)
-    # Opened before anything is run: a report that cannot be written should not cost a run.
-    target = None if args.json_report is None else _open(args.json_report)
-    report = run_session(plan(policy, compile_policy(policy), words, user=args.user, wanted=args.uplink))
-    if target is not None:
-        with os.fdopen(target, "w", encoding="utf-8") as file:
+    with contextlib.nullcontext() if args.json_report is None else _reporting(args.json_report) as file:
+        report = run_session(plan(policy, compile_policy(policy), words, user=args.user, wanted=args.uplink))
+        if file is not None:
+            file.truncate(0)
             file.write(json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
     if not args.quiet:
         _tell(report)
     return report.status
 
 
-def _open(path: Path) -> int:
+@contextlib.contextmanager
+def _reporting(path: Path) -> Iterator[TextIO]:
+    """Open the report before anything is run: one that cannot be written should not cost a run. A run that fails leaves none."""
+    existed = path.exists()
     try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise UserError(
             "bad-report", f"the report cannot be written to {path}: {error.strerror}", exit_status=Exit.BAD_INPUT
         ) from error
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        ran = False
+        try:
+            yield file
+            ran = True
+        finally:
+            if not (ran or existed):
+                path.unlink(missing_ok=True)
 
 
 def _tell(report: Report) -> None:

@@ -1,5 +1,5 @@
 """``python3 -m netpolicy.probe TARGET...``: see `netpolicy.probe.attempt`."""
 
-from netpolicy.probe.attempt import main
+from netpolicy.probe.attempt import leave
 
-raise SystemExit(main())
+leave()

@@ -1,31 +1,30 @@
-"""Try a connection for real and say what happened. One file, standard library only, so that it runs anywhere.
+"""Try a connection for real and say what happened: the program that a probe is.
 
-It is imported as a module here, and its text is fed to ``python3 -`` inside containers which have nothing of ours
-(`netpolicy.probe.source`); that is why it stays one file and imports nothing of the kit.
-
-Grammar of a target: ``host``, ``host:port``, ``host:port/tcp``, ``host:port/udp``, ``host/icmp``, ``[v6]:port``,
-``http://host[:port]/path``, ``https://host[:port]/path``. A bare host means tcp/443. Proxy variables are ignored: a probe is direct.
+It is imported as a module here, and fed to ``python3 -`` inside containers which have nothing of ours (`netpolicy.probe.source`);
+that is why it and the modules it imports use the standard library only. Targets: see `target`. Proxy variables are ignored: a probe
+is direct.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import json
 import os
-import queue
 import secrets
 import socket
 import ssl
 import struct
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from ipaddress import ip_address
-from time import monotonic  # not netpolicy.clock: this file runs alone
-from urllib.parse import urlsplit
+from time import monotonic  # not netpolicy.clock: this file runs where there is no kit
+from typing import NoReturn
+
+from netpolicy.probe.resolving import DNS_DENIED, DNS_FAILED, Unresolved, resolve
+from netpolicy.probe.target import Target, parse
+
+__all__ = ["DNS_DENIED", "DNS_FAILED", "ProbeResult", "Target", "main", "parse", "probe", "probe_all"]
 
 #: Something at the far end answered (for TCP: the connection was established).
 REACHED = "reached"
@@ -36,32 +35,11 @@ REFUSED = "refused"
 TIMEOUT = "timeout"
 #: No route, or nobody at the address.
 UNREACHABLE = "unreachable"
-#: The resolver says that the name is filtered (Extended DNS Error 15 to 18, RFC 8914).
-DNS_DENIED = "dns-denied"
-#: The name does not resolve for any other reason.
-DNS_FAILED = "dns-failed"
 #: This process may not even try (no socket of this kind).
 NOT_PERMITTED = "not-permitted"
 
 #: When several addresses of a name fail differently, the most telling outcome is reported.
 _TELLING = (REACHED, BROKEN, REFUSED, TIMEOUT, UNREACHABLE, NOT_PERMITTED)
-_MAX_ADDRESSES = 16
-
-
-@dataclass(frozen=True)
-class Target:
-    """What to try."""
-
-    text: str
-    """As the user wrote it."""
-    host: str
-    port: int
-    """0 for icmp."""
-    protocol: str
-    """``tcp``, ``udp`` or ``icmp``."""
-    scheme: str = ""
-    """``http`` or ``https`` where an answer at that level is wanted."""
-    path: str = "/"
 
 
 @dataclass(frozen=True)
@@ -82,48 +60,6 @@ class ProbeResult:
         return self.outcome in (REACHED, BROKEN)
 
 
-def parse(text: str) -> Target:
-    """Read a target. Raises ValueError with a sentence for people."""
-    if "://" in text:
-        return _parse_url(text)
-    rest, _, protocol = text.partition("/")
-    protocol = protocol or "tcp"
-    if protocol not in ("tcp", "udp", "icmp"):
-        raise ValueError(f"{text!r}: the protocol {protocol!r} is not tcp, udp or icmp")
-    port = ""
-    if rest.startswith("["):
-        host, bracket, tail = rest[1:].partition("]")
-        if not bracket or (tail and not tail.startswith(":")):
-            raise ValueError(f"{text!r}: an IPv6 address with a port is written [address]:port")
-        port = tail[1:]
-    elif rest.count(":") > 1:
-        host = rest
-    else:
-        host, _, port = rest.partition(":")
-    if not host or any(c.isspace() for c in host):
-        raise ValueError(f"{text!r}: no host")
-    if protocol == "icmp":
-        if port:
-            raise ValueError(f"{text!r}: icmp has no ports")
-        return Target(text, host, 0, protocol)
-    return Target(text, host, _port(text, port or "443"), protocol)
-
-
-def _parse_url(text: str) -> Target:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{text!r}: a URL to probe begins with http:// or https:// and names a host")
-    port = parts.port if parts.port is not None else {"http": 80, "https": 443}[parts.scheme]
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Target(text, parts.hostname, _port(text, str(port)), "tcp", parts.scheme, path)
-
-
-def _port(text: str, port: str) -> int:
-    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
-        raise ValueError(f"{text!r}: the port {port!r} is not a number from 1 to 65535")
-    return int(port)
-
-
 def probe(target: str | Target, seconds: float = 5.0, *, nonce: str | None = None) -> ProbeResult:
     """Try one target; ends within about `seconds`. Never raises for what the network does.
 
@@ -136,8 +72,8 @@ def probe(target: str | Target, seconds: float = 5.0, *, nonce: str | None = Non
     begin = monotonic()
     deadline = begin + seconds
     try:
-        addresses = _resolve(wanted.host, deadline)
-    except _Unresolved as failure:
+        addresses = resolve(wanted.host, deadline)
+    except Unresolved as failure:
         outcome, address, detail = failure.outcome, None, failure.detail
     else:
         outcome, address, detail = _try_all(wanted, addresses, deadline, nonce)
@@ -150,97 +86,6 @@ def probe_all(targets: list[str], seconds: float = 5.0, *, nonce: str | None = N
     with ThreadPoolExecutor(max(1, len(wanted))) as pool:
         return list(pool.map(lambda t: probe(t, seconds, nonce=nonce), wanted))
 
-
-# --- names -------------------------------------------------------------------------------------------------------------
-
-
-class _Unresolved(Exception):
-    def __init__(self, outcome: str, detail: str) -> None:
-        super().__init__(detail)
-        self.outcome = outcome
-        self.detail = detail
-
-
-def _resolve(host: str, deadline: float) -> list[str]:
-    """All addresses of a name, by the system's resolver (in a thread: getaddrinfo knows no deadline)."""
-    with contextlib.suppress(ValueError):
-        return [str(ip_address(host))]
-    answers: queue.SimpleQueue[list[str] | OSError | UnicodeError] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            answers.put(list(dict.fromkeys(str(row[4][0]) for row in found)))
-        except (OSError, UnicodeError) as error:
-            answers.put(error)
-
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        answer = answers.get(timeout=max(0.05, deadline - monotonic()))
-    except queue.Empty:
-        raise _Unresolved(DNS_FAILED, "the resolver did not answer in time") from None
-    if isinstance(answer, list):
-        return answer[:_MAX_ADDRESSES]
-    code, text = _filtered(host, deadline)
-    if code in (15, 16, 17, 18):
-        raise _Unresolved(DNS_DENIED, text or f"the resolver filters this name (extended error {code})")
-    said = answer.strerror if isinstance(answer, OSError) else str(answer)
-    raise _Unresolved(DNS_FAILED, f"{said}; {text}" if text else str(said))
-
-
-def _filtered(host: str, deadline: float) -> tuple[int | None, str]:
-    """Ask the configured resolver once more, with EDNS, for why: the Extended DNS Error's code and text (RFC 8914)."""
-    try:
-        labels = host.encode("idna").rstrip(b".").split(b".")
-        with open("/etc/resolv.conf") as file:  # noqa: PTH123
-            servers = [w[1] for w in (line.split() for line in file) if len(w) > 1 and w[0] == "nameserver"]
-    except (OSError, UnicodeError):
-        return None, ""
-    name = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
-    query = secrets.token_bytes(2) + b"\x01\x00\0\1\0\0\0\0\0\1" + name + b"\0\1\0\1" + b"\0\0\x29\x04\xd0" + bytes(6)
-    for server in servers[:3]:
-        family = socket.AF_INET6 if ":" in server else socket.AF_INET
-        try:
-            with socket.socket(family, socket.SOCK_DGRAM) as sock:
-                sock.settimeout(min(1.0, max(0.05, deadline - monotonic())))
-                sock.connect((server, 53))
-                sock.send(query)
-                answer = sock.recv(4096)
-            if answer[:2] == query[:2]:
-                return _extended_error(answer)
-        except (OSError, IndexError, struct.error):
-            continue
-    return None, ""
-
-
-def _extended_error(answer: bytes) -> tuple[int | None, str]:
-    questions, *counts = struct.unpack("!4H", answer[4:12])
-    at = 12
-    for _ in range(questions):
-        at = _skip_name(answer, at) + 4
-    for _ in range(sum(counts)):
-        at = _skip_name(answer, at)
-        kind, _, _, length = struct.unpack("!HHIH", answer[at : at + 10])
-        at, end = at + 10, at + 10 + length
-        while kind == 41 and at + 4 <= end:
-            option, size = struct.unpack("!HH", answer[at : at + 4])
-            if option == 15 and size >= 2:
-                (code,) = struct.unpack("!H", answer[at + 4 : at + 6])
-                return code, answer[at + 6 : at + 4 + size].decode(errors="replace")
-            at += 4 + size
-        at = end
-    return None, ""
-
-
-def _skip_name(message: bytes, at: int) -> int:
-    while message[at]:
-        if message[at] >= 0xC0:
-            return at + 2
-        at += 1 + message[at]
-    return at + 1
-
-
-# --- connections -------------------------------------------------------------------------------------------------------
 
 _Outcome = tuple[str, str]
 
@@ -402,7 +247,6 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if all(r.reached for r in results) else 1
 
 
-if __name__ == "__main__":
-    status = main()
-    # A resolver thread may still be waiting for its answer; the interpreter need not.
-    os._exit(status)
+def leave() -> NoReturn:
+    """Run `main` as a program. A resolver thread may still be waiting for its answer then; the interpreter need not."""
+    os._exit(main())

@@ -142,9 +142,9 @@ class Course:
             enforcer = NftablesEnforcer(netns=router.router)
             gate = await stack.enter_async_context(Gate(enforcer, prefix=PREFIX, open_socket=router.socket))
             await gate.attach(attachment)
-            await _to_its_end(router.wire)
+            await to_its_end(router.wire)
             stack.callback(way.close)
-            connecting = asyncio.create_task(_to_its_end(way.connect, router.router))
+            connecting = asyncio.create_task(to_its_end(way.connect, router.router))
             stack.push_async_callback(_settled, connecting)
             await gate.apply(
                 attachment.id, wanted.ruleset, upstreams=wanted.upstreams, resolve_seconds=_RESOLVE_SECONDS
@@ -155,7 +155,7 @@ class Course:
             begin = self._clock.monotonic()
             workload.start(router.workload, router.resolver)
             self._started = True
-            await _to_its_end(workload.confirm)
+            await to_its_end(workload.confirm)
             status = await _ended(workload)
             state = (await gate.status(attachment.id)).attachments[0]
             return Report(
@@ -170,7 +170,7 @@ class Course:
             )
 
 
-async def _to_its_end(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+async def to_its_end(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call it in a thread. When we are cancelled it goes on to its end first: only then can what it makes be taken back."""
     work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
     try:

@@ -24,8 +24,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netpolicy.cli import main
-from netpolicy.probe import attempt, parse, probe, source
+from netpolicy.probe import parse, probe, source
 from netpolicy.probe import results as read_results
+from netpolicy.probe.resolving import extended_error
 
 
 @contextmanager
@@ -164,7 +165,7 @@ def test_the_extended_error_of_a_denial_is_read_from_the_answer() -> None:
         + struct.pack("!HHIH", 41, 1232, 0, len(option))
         + option
     )
-    assert attempt._extended_error(answer) == (15, text.decode())
+    assert extended_error(answer) == (15, text.decode())
 
 
 @given(st.text(max_size=40))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
 from netpolicy.errors import UserError
-from netpolicy.run import confine, uplink
+from netpolicy.run import confine, session, uplink
 from netpolicy.run.uplink import Kind, choose
 
 
@@ -76,6 +79,27 @@ def test_a_machine_without_user_namespaces_says_which_setting_it_is(
     with pytest.raises(UserError) as caught:
         confine.enter_user_namespace()
     assert "kernel.apparmor_restrict_unprivileged_userns is 1" in (caught.value.hint or "")
+
+
+def test_what_was_begun_in_a_thread_is_ended_before_it_is_taken_back() -> None:
+    begun, may_end, order = threading.Event(), threading.Event(), []
+
+    def connect() -> None:
+        begun.set()
+        may_end.wait(10)
+        order.append("made")
+
+    async def course() -> None:
+        task = asyncio.create_task(session.to_its_end(connect))
+        await asyncio.to_thread(begun.wait, 10)
+        task.cancel()
+        asyncio.get_running_loop().call_later(0.05, may_end.set)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        order.append("taken back")
+
+    asyncio.run(course())
+    assert order == ["made", "taken back"]
 
 
 def test_reach_reads_as_people_speak() -> None:

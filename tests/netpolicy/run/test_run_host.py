@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import subprocess
 from ipaddress import IPv4Network
@@ -12,8 +13,10 @@ import pytest
 from running import ROOT, USER, Form, Runner, running
 from test_run_process import host_traces, wait_until
 
+from netpolicy.kernel import netns
+from netpolicy.kernel.links import Links
 from netpolicy.lab import Lab, Site
-from netpolicy.run import hostside, networks
+from netpolicy.run import hostside, networks, wiring
 
 pytestmark = pytest.mark.kernel
 
@@ -140,6 +143,19 @@ def test_the_record_of_a_dead_run_is_undone_by_the_next(tmp_path: Path, monkeypa
     registry.collect(own=True)
     assert undone[1:] == [{"table": "mine", "rules": []}]
     assert not registry.directory.exists()
+
+
+def test_both_ends_of_a_wire_have_different_numbers(lab: Lab) -> None:
+    """Or IPv6 would work only after a second (`wiring.pair`)."""
+    one, other = netns.anonymous(), netns.anonymous()
+    try:
+        with Links(one) as here, Links(other) as there:
+            wiring.pair(here, "a", there, "b", other)
+            assert here.index("a") != there.index("b")
+            assert (sorted(here.names()), sorted(there.names())) == (["a", "lo"], ["b", "lo"])
+    finally:
+        os.close(one)
+        os.close(other)
 
 
 def test_a_busy_neighbourhood(lab: Lab, allowed: Site) -> None:

@@ -145,6 +145,24 @@ def test_the_report_and_the_summary_say_what_to_add(lab: Lab, tmp_path: Path) ->
     assert "allowed names that did not resolve: gone.example" in summary
 
 
+def test_there_is_a_report_only_where_the_command_ran(lab: Lab) -> None:
+    fresh, old = lab.directory / "fresh.json", lab.directory / "old.json"
+    old.write_text("a longer report of an earlier run" * 100)
+    for path in (fresh, old):
+        done = Runner(lab).run("no-such-program", options=["--json-report", str(path)])
+        assert done.status == 127
+    assert not fresh.exists()
+    assert old.read_text().startswith("a longer report")
+    Runner(lab).run("true", options=["--json-report", str(old)])
+    assert json.loads(old.read_text())["status"] == 0
+
+
+def test_nothing_of_ours_is_open_in_the_command(lab: Lab) -> None:
+    for form in (ROOT, USER):
+        listed = Runner(lab, form).run("sh", "-c", "ls /proc/$$/fd; env | grep -c -i netpolicy", stdin=b"").text.split()
+        assert listed[:-1] == ["0", "1", "2"]
+
+
 def test_quiet_and_nothing_to_say(lab: Lab) -> None:
     assert Runner(lab).run("true").stderr == b""
     assert Runner(lab).run("getent", "hosts", "denied.example", options=["--quiet"]).stderr == b""
