@@ -12,7 +12,7 @@ from typing import Any
 
 from netpolicy.clock import Clock, SystemClock
 from netpolicy.errors import Exit, UserError
-from sidecars.engine import Engine
+from sidecars.engine import ROLE, Engine
 from sidecars.engine.longcalls import Message
 from sidecars.install import apt_install, can_install
 from sidecars.progress import Reporter, Step
@@ -35,10 +35,10 @@ def ensure_base(engine: Engine, reporter: Reporter, name: str = BASE, *, clock: 
     clock = clock or SystemClock()
     if (found := engine.images.get(name)) is not None:
         return found.id
-    repository, _, tag = name.partition(":")
+    repository, tag = split(name)
     tried: dict[str, str] = {}
     try:
-        _pull(engine, reporter, repository, tag or "latest", clock)
+        _pull(engine, reporter, repository, tag, clock)
     except UserError as error:
         if error.code in ("disk-full", "engine-unreachable", "engine-permission"):
             raise
@@ -55,6 +55,15 @@ def ensure_base(engine: Engine, reporter: Reporter, name: str = BASE, *, clock: 
         tried["bootstrap"] = error.message
         raise _missing(name, tried) from error
     return _there(engine, name)
+
+
+def split(name: str) -> tuple[str, str]:
+    """An image's name as the engine wants it: repository, and tag or digest. A colon may also belong to a registry's port."""
+    repository, at, digest = name.partition("@")
+    if at:
+        return repository, digest
+    head, colon, tail = name.rpartition(":")
+    return (head, tail) if colon and "/" not in tail else (name, "latest")
 
 
 def _there(engine: Engine, name: str) -> str:
@@ -123,7 +132,7 @@ def _bootstrap(engine: Engine, reporter: Reporter, repository: str, tag: str, cl
 
 
 def _loaded(engine: Engine, stream: Any, repository: str, tag: str) -> Generator[Message | None, None, None]:
-    return engine.images.load(stream, repository, tag, changes=['CMD ["bash"]'])
+    return engine.images.load(stream, repository, tag, changes=['CMD ["bash"]', f"LABEL {ROLE}=base"])
 
 
 def _sources(suite: str) -> list[str]:

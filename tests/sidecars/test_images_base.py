@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import io
+import json
 import os
 import secrets
+import socket
 import subprocess
 import tarfile
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from support.docker_host import docker_host
@@ -35,10 +42,15 @@ cp {archive} "$out"
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    """On a lab's host: its internet has no registry."""
+def place() -> Iterator[tuple[Lab, Engine]]:
+    """A lab's host: its internet has no registry."""
     with Lab() as lab, docker_host(lab) as host, Engine(host.url) as engine:
-        yield engine
+        yield lab, engine
+
+
+@pytest.fixture
+def engine(place: tuple[Lab, Engine]) -> Engine:
+    return place[1]
 
 
 @pytest.fixture
@@ -63,7 +75,7 @@ def test_without_a_registry_the_base_is_made_from_debian_packages(engine: Engine
     made = ensure_base(engine, steps.append)
     found = engine.images.get(BASE)
     assert found is not None
-    assert found.id == made
+    assert (found.id, found.labels) == (made, {"cspace.role": "base"})
     messages = [s.message for s in steps]
     assert messages[0] == "pulling debian:trixie-slim"
     assert any("from Debian packages" in m for m in messages)
@@ -142,6 +154,99 @@ def test_a_registry_that_says_nothing_is_given_up(engine: Engine, monkeypatch: p
     with pytest.raises(UserError, match="said nothing for 20 s"):
         ensure_base(engine, silent, "registry.example/base:1", clock=Hurried())
     assert asked == [("registry.example/base", "1")]
+
+
+class Registry(BaseHTTPRequestHandler):
+    """Just enough of a registry for one image of one layer: https://distribution.github.io/distribution/spec/api/"""
+
+    protocol_version = "HTTP/1.1"
+    blobs: ClassVar[dict[str, bytes]] = {}
+    manifest: ClassVar[bytes] = b""
+    KIND = "application/vnd.docker.distribution.manifest.v2+json"
+
+    @classmethod
+    def serve_one(cls, layer: bytes) -> None:
+        packed = gzip.compress(layer)
+        rootfs = {"type": "layers", "diff_ids": [cls._digest(layer)]}
+        config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs}).encode()
+        cls.blobs = {cls._digest(blob): blob for blob in (packed, config)}
+        layers = [{"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", **cls._of(packed)}]
+        kinds = {"schemaVersion": 2, "mediaType": cls.KIND}
+        entry = {"mediaType": "application/vnd.docker.container.image.v1+json", **cls._of(config)}
+        cls.manifest = json.dumps({**kinds, "config": entry, "layers": layers}).encode()
+
+    @classmethod
+    def _of(cls, blob: bytes) -> dict[str, object]:
+        return {"size": len(blob), "digest": cls._digest(blob)}
+
+    @staticmethod
+    def _digest(blob: bytes) -> str:
+        return f"sha256:{hashlib.sha256(blob).hexdigest()}"
+
+    def do_GET(self) -> None:
+        kind, last = "application/octet-stream", self.path.rpartition("/")[2]
+        body = self.blobs.get(last, b"{}")
+        if "/manifests/" in self.path:
+            kind, body = self.KIND, self.manifest
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Docker-Content-Digest", self._digest(body))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def registry(place: tuple[Lab, Engine]) -> Iterator[str]:
+    """A registry on the Docker host's own loopback, where the engine speaks plain HTTP."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        entry = tarfile.TarInfo("hello")
+        entry.size = 5
+        tar.addfile(entry, io.BytesIO(b"hello"))
+    Registry.serve_one(buffer.getvalue())
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Registry, bind_and_activate=False)
+    server.socket.close()
+    server.socket = place[0].host.socket(socket.AF_INET, socket.SOCK_STREAM)
+    server.server_bind()
+    server.server_activate()
+    with server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join(10)
+
+
+def test_a_registry_that_answers_is_asked_first(engine: Engine, registry: str) -> None:
+    steps: list[Step] = []
+    name = f"{registry}/base:1"
+    made = ensure_base(engine, steps.append, name)
+    assert [s.message for s in steps if s.seconds is None] == [f"pulling {name}"]
+    found = engine.images.get(name)
+    assert found is not None
+    assert found.id == made
+    engine.images.remove(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("debian:trixie-slim", ("debian", "trixie-slim")),
+        ("debian", ("debian", "latest")),
+        ("registry.example:5000/a/b", ("registry.example:5000/a/b", "latest")),
+        ("registry.example:5000/a/b:c", ("registry.example:5000/a/b", "c")),
+        ("a/b@sha256:0ab", ("a/b", "sha256:0ab")),
+    ],
+)
+def test_names_of_images(name: str, parts: tuple[str, str]) -> None:
+    assert base.split(name) == parts
 
 
 @pytest.fixture
