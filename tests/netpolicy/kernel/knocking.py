@@ -221,6 +221,8 @@ def bridged(guard: Callable[..., Guarded]) -> Guarded:
     one.lab.host.run(["ip", "address", "flush", "dev", port])
     with Links(one.lab.host.name) as links:
         links.bridge(name)
+        # Its own, as an engine sets it: else it is the lowest of its ports' and changes when one goes.
+        one.lab.host.run(["ip", "link", "set", name, "address", "02:42:0a:d5:00:01"])
         links.enslave(port, name)
         for network, gateway in zip(one.attachment.networks, one.attachment.gateways, strict=True):
             links.address(name, f"{gateway}/{network.prefixlen}")
