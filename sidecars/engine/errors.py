@@ -169,14 +169,14 @@ def _unreachable(error: BaseException, doing: str, address: Address) -> UserErro
             hint="Is it overloaded or hanging? 'docker info' asks it something simple.",
         )
     if number == errno.ENOENT and address.socket is not None:
-        reason, hint = (
-            f"there is no socket {address.socket}",
-            "Start the engine, or 'cspace engine install' to get one.",
-        )
+        reason = f"there is no socket {address.socket}"
     elif number == errno.ECONNREFUSED:
-        reason, hint = "nobody listens there", "Start the engine ('cspace engine install' does), or mend the address."
+        reason = "nobody listens there"
     else:
-        reason, hint = _brief(_last_words(chain)), "Check the address, and that the engine runs: 'docker info'."
+        reason = _brief(_last_words(chain))
+    hint = f"Start that engine, or name another ({address.origin} names this one)."
+    if address.origin == "default":
+        hint = "'cspace engine install' starts one, or installs it first; DOCKER_HOST names one elsewhere."
     return UserError(
         "engine-unreachable", f"cannot reach {where}: {reason}", hint=hint, exit_status=Exit.MISSING,
         details={"doing": doing},

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 import secrets
 import tarfile
 import threading
 from collections.abc import Iterator
 
 import pytest
+from engine_things import fresh, remove
 
 from netpolicy.errors import UserError
 from sidecars.engine import PROJECT, ROLE, ContainerSpec, Engine, Mount, NetworkSpec, Port, Subnet, labels
@@ -30,14 +30,9 @@ def engine() -> Iterator[Engine]:
 @pytest.fixture
 def name(engine: Engine) -> Iterator[str]:
     """A name of this test's own; whatever carries it as its project is removed afterwards."""
-    made = f"cst-{os.getpid()}-{secrets.token_hex(3)}"
+    made = fresh(engine)
     yield made
-    for container in engine.containers.list({PROJECT: made}):
-        engine.containers.remove(container.id)
-    for network in engine.networks.list({PROJECT: made}):
-        engine.networks.remove(network.id)
-    for volume in engine.volumes.list({PROJECT: made}):
-        engine.volumes.remove(volume.name)
+    remove(engine, made)
 
 
 def tags(name: str) -> dict[str, str]:

@@ -79,7 +79,16 @@ def test_a_socket_that_is_not_there(tmp_path: Path) -> None:
         Engine(f"unix://{path}", environ={}).info()
     assert (caught.value.code, caught.value.exit_status) == ("engine-unreachable", Exit.MISSING)
     assert str(path) in caught.value.message
-    assert "cspace engine install" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("origin", "hint"), [("default", "cspace engine install"), ("DOCKER_HOST", "DOCKER_HOST names this one")]
+)
+def test_the_hint_depends_on_who_named_the_engine(tmp_path: Path, origin: str, hint: str) -> None:
+    address = Address(f"unix://{tmp_path}/docker.sock", origin)
+    with pytest.raises(UserError) as caught, explained("asking", address):
+        client(address, 1)
+    assert hint in str(caught.value.hint)
 
 
 def test_a_socket_on_which_nobody_listens(tmp_path: Path) -> None:

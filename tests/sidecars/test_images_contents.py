@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable, Iterator
 
 import pytest
+from engine_things import fresh, remove
 
 from sidecars import images
 from sidecars.engine import PROJECT, VERSION, ContainerSpec, Engine, ImageInfo
@@ -34,7 +34,7 @@ def made(engine: Engine) -> tuple[ImageInfo, ImageInfo]:
 @pytest.fixture(scope="module")
 def box(engine: Engine, made: tuple[ImageInfo, ImageInfo]) -> Iterator[Run]:
     """Runs commands in a container of the instance's image that has no network at all."""
-    name = f"cst-{os.getpid()}-{secrets.token_hex(3)}"
+    name = fresh(engine)
     engine.containers.create(ContainerSpec(name, made[0].id, {PROJECT: name}, network="none", init=True))
     engine.containers.start(name)
 
@@ -42,7 +42,7 @@ def box(engine: Engine, made: tuple[ImageInfo, ImageInfo]) -> Iterator[Run]:
         return engine.containers.execs.run(name, argv, user=user, ok=ok).text
 
     yield run
-    engine.containers.remove(name)
+    remove(engine, name)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_nothing_of_the_build_is_left(box: Run) -> None:
 
 
 def test_its_first_process_is_cheap_and_ends_at_once(engine: Engine, made: tuple[ImageInfo, ImageInfo]) -> None:
-    name = f"cst-{os.getpid()}-{secrets.token_hex(3)}"
+    name = fresh(engine)
     engine.containers.create(ContainerSpec(name, made[0].id, {PROJECT: name}, network="none", init=True))
     try:
         engine.containers.start(name)
@@ -157,7 +157,7 @@ def test_the_gates_image_holds_netpolicy_alone(engine: Engine, made: tuple[Image
         "command -v pip pip3 curl git node apt-key sudo docker || echo lean; "
         "python3 -c 'import sidecars' 2>/dev/null || echo alone"
     )
-    name = f"cst-{os.getpid()}-{secrets.token_hex(3)}"
+    name = fresh(engine)
     engine.containers.create(
         ContainerSpec(name, gate.id, {PROJECT: name}, command=["sh", "-c", script], network="none", read_only=True)
     )
@@ -180,7 +180,7 @@ def test_a_change_of_our_sources_downloads_nothing_again(engine: Engine, made: t
     changed = images.context.Context(
         {**context.files, "cspace/netpolicy/changed.py": f"# {secrets.token_hex(8)}".encode()}
     )
-    name = f"cst-{os.getpid()}-{secrets.token_hex(3)}"
+    name = fresh(engine)
     said = ""
     try:
         for message in engine.images.build(changed.archive(), f"{name}:latest", labels={PROJECT: name}):
