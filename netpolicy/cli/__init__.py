@@ -12,6 +12,10 @@ PROGRAM = Program(
     version="0.1.0",
     verbs=(
         Verb("check", "netpolicy.cli.check", "say what would happen to a connection, and by which rule"),
+        Verb("explain", "netpolicy.cli.explain", "show the way of a connection through the layers to its verdict"),
+        Verb("compile", "netpolicy.cli.compile", "print the ruleset that a policy becomes"),
+        Verb("diff", "netpolicy.cli.diff", "compare two policies by what they open"),
+        Verb("presets", "netpolicy.cli.presets", "list the presets, or show one"),
         Verb("run", "netpolicy.cli.run", "run a command behind the firewall, without Docker"),
         Verb("gate", "netpolicy.cli.gate", "the firewall daemon: serve, relay, call"),
         Verb("probe", "netpolicy.cli.probe", "try a connection for real and report what happened"),

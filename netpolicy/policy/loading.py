@@ -32,12 +32,19 @@ def load(path: Path | None, *, environ: Mapping[str, str] | None = None) -> Poli
     if path is None:
         policy = read({}, Place(DEFAULTS), environ, problems)
     elif path.is_dir() or path.name == COMMITTED:
-        policy = _project(path if path.is_dir() else path.parent, environ, problems)
+        policy = _project(base_of(path), environ, problems)
     else:
         policy = _file(path, environ, problems)
     if problems:
         raise bad_policy(problems)
     return policy
+
+
+def base_of(path: Path) -> Path:
+    """The directory of the project that a policy belongs to: presets and `policy_file` are looked for from there."""
+    if path.is_dir():
+        return path
+    return path.parent if path.name == COMMITTED else find(path.absolute().parent) or path.parent
 
 
 def replaced(text: str, place: Place, key: str, environ: Mapping[str, str] | None, problems: list[Problem]) -> Policy:
@@ -74,8 +81,7 @@ def _file(path: Path, environ: Mapping[str, str] | None, problems: list[Problem]
         raise _missing(path)
     name = _named(path)
     section, prefix = _section(read_json(path, name, problems) or {}, path, name, problems)
-    base = find(path.absolute().parent) or path.parent
-    return read(section, Place(name, prefix, None, base), environ, problems)
+    return read(section, Place(name, prefix, None, base_of(path)), environ, problems)
 
 
 def _section(document: Mapping[str, Any], path: Path, name: str, problems: list[Problem]) -> tuple[Any, str]:

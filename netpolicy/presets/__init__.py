@@ -36,6 +36,8 @@ class Preset:
     ranges: tuple[str, ...] = ()
     file: str = ""
     """``preset:NAME`` for one of ours; the path as the user would name it for a project's own."""
+    ranges_date: str = ""
+    """When the provider's own list was copied, ``YYYY-MM-DD``; empty where no ranges come from one."""
 
 
 @cache
@@ -63,8 +65,10 @@ def load(name: str) -> Preset:
         )
     document = _document(f"{name}.json")
     ranges = list(document.get("ranges", ()))
+    ranges_date = ""
     if "snapshot" in document:
         provider = _document(document["snapshot"]["file"])
+        ranges_date = provider["date"]
         ranges += [network for key in document["snapshot"]["keys"] for network in provider[key]]
     return Preset(
         name=name,
@@ -75,6 +79,7 @@ def load(name: str) -> Preset:
         names=tuple(document.get("names", ())),
         ranges=tuple(dict.fromkeys(ranges)),
         file=f"preset:{name}",
+        ranges_date=ranges_date,
     )
 
 
