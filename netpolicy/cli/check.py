@@ -61,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("target", metavar="TARGET", help="what to connect to, such as github.com or 192.0.2.1:22")
     parser.add_argument(
-        "--policy", type=Path, metavar="FILE", help="a .cspace.json, its directory, or a policy as JSON"
+        "--policy", type=Path, metavar="FILE", help="a .cspace.json, its directory, or a policy as JSON or TOML"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object")
 

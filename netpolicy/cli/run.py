@@ -35,7 +35,7 @@ from netpolicy.run.uplink import Kind
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "--policy", type=Path, metavar="FILE", help="a .cspace.json, its directory, or a policy as JSON"
+        "--policy", type=Path, metavar="FILE", help="a .cspace.json, its directory, or a policy as JSON or TOML"
     )
     parser.add_argument(
         "--json-report", type=Path, metavar="FILE", help="write what happened there, as one JSON object"

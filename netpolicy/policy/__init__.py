@@ -1,4 +1,4 @@
-"""The policy language: JSON in, a checked `Policy` out, or one error with everything that is wrong (docs/policy.md).
+"""The policy language: JSON or TOML in, a checked `Policy` out, or one error with everything that is wrong (docs/policy.md).
 
 What enters here: the grammar, its messages, and where a policy is found. Pure but for reading files. What a policy means for
 addresses and packets is `netpolicy.compile`'s business.

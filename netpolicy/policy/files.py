@@ -1,14 +1,15 @@
-"""Reading a JSON file, with problems instead of exceptions, and finding the project that a directory belongs to."""
+"""Reading a JSON or TOML file, with problems instead of exceptions, and finding the project that a directory belongs to."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from netpolicy.policy import toml
 from netpolicy.policy.problems import Problem, Refused, shown
 
 #: Committed with a project; its `firewall` object is the policy.
@@ -29,10 +30,26 @@ def find(start: Path) -> Path | None:
     return None
 
 
+def read_policy(path: Path, file: str, problems: list[Problem]) -> Mapping[str, Any] | None:
+    """The object in a TOML file, if that is the file's suffix, or in a JSON file; None where there is none, which is then noted."""
+    return _noted(path, file, problems, toml.decode if is_toml(path.name) else _json)
+
+
 def read_json(path: Path, file: str, problems: list[Problem]) -> Mapping[str, Any] | None:
     """The object in a JSON file; None where there is none, which is then noted."""
+    return _noted(path, file, problems, _json)
+
+
+def is_toml(file: str) -> bool:
+    """Whether a file is TOML, by its suffix."""
+    return file.lower().endswith(".toml")
+
+
+def _noted(
+    path: Path, file: str, problems: list[Problem], decode: Callable[[str], Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
     try:
-        return _read(path)
+        return decode(_text(path))
     except OSError as error:
         message = f"cannot be read: {error.strerror or error}"
     except json.JSONDecodeError as error:
@@ -49,12 +66,16 @@ def read_json(path: Path, file: str, problems: list[Problem]) -> Mapping[str, An
     return None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _text(path: Path) -> str:
     with path.open("rb") as stream:
         data = stream.read(LARGEST_BYTES + 1)
     if len(data) > LARGEST_BYTES:
         raise Refused(f"is larger than {LARGEST_BYTES >> 20} MiB; that is no policy")
-    document = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_once)
+    return data.decode("utf-8-sig")
+
+
+def _json(text: str) -> dict[str, Any]:
+    document = json.loads(text, object_pairs_hook=_once)
     if not isinstance(document, dict):
         raise Refused("the whole file must be one JSON object, {...}")
     return document

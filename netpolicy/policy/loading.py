@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from netpolicy.errors import Exit, UserError
-from netpolicy.policy.files import COMMITTED, LOCAL, Layers, find, read_json
+from netpolicy.policy.files import COMMITTED, LOCAL, Layers, find, is_toml, read_json, read_policy
 from netpolicy.policy.model import DEFAULTS, Policy
 from netpolicy.policy.parsing import Place, read
 from netpolicy.policy.problems import Problem, bad_policy, shown
@@ -22,7 +22,7 @@ def load(path: Path | None, *, environ: Mapping[str, str] | None = None) -> Poli
 
     Args:
         path: A ``.cspace.json`` (its `firewall` object, under that of a ``.cspace.local.json`` beside it), or a directory that
-            holds one, or a file that is a policy object itself; None for the built-in defaults.
+            holds one, or a file that is a policy object itself, TOML by its suffix and JSON otherwise; None for the built-in defaults.
         environ: Where ``CSPACE_FIREWALL_DOMAINS`` is looked up; None for nowhere.
 
     Raises:
@@ -53,7 +53,7 @@ def replaced(text: str, place: Place, key: str, environ: Mapping[str, str] | Non
     if not path.is_file():
         problems.append(Problem(place.owner_of(key), key, text, f"there is no such file in {place.base or Path.cwd()}"))
         return Policy()
-    document = read_json(path, text, problems) or {}
+    document = read_policy(path, text, problems) or {}
     section, prefix = _section(document, path, text, problems)
     if "policy_file" in section:
         problems.append(Problem(text, "policy_file", section["policy_file"], "a policy file cannot name another one"))
@@ -80,7 +80,7 @@ def _file(path: Path, environ: Mapping[str, str] | None, problems: list[Problem]
     if not (path.is_file() or path.is_fifo()):
         raise _missing(path)
     name = _named(path)
-    section, prefix = _section(read_json(path, name, problems) or {}, path, name, problems)
+    section, prefix = _section(read_policy(path, name, problems) or {}, path, name, problems)
     return read(section, Place(name, prefix, None, base_of(path)), environ, problems)
 
 
@@ -95,16 +95,15 @@ def _section(document: Mapping[str, Any], path: Path, name: str, problems: list[
 def _misplaced(document: Mapping[str, Any], name: str, problems: list[Problem]) -> None:
     for key in _MISPLACED:
         if key in document:
-            problems.append(
-                Problem(name, key, None, f'belongs inside `{_SECTION}`: {{"{_SECTION}": {{"{key}": ...}}}}')
-            )
+            form = f"[{_SECTION}]" if is_toml(name) else f'{{"{_SECTION}": {{"{key}": ...}}}}'
+            problems.append(Problem(name, key, None, f"belongs inside `{_SECTION}`: {form}"))
 
 
 def _missing(path: Path) -> UserError:
     return UserError(
         "no-policy-file",
         f"there is no policy file {shown(str(path))}",
-        hint="Name a .cspace.json, or a JSON file that is a policy (docs/policy.md).",
+        hint="Name a .cspace.json, or a JSON or TOML file that is a policy (docs/policy.md).",
         exit_status=Exit.BAD_INPUT,
     )
 

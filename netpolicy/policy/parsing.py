@@ -104,7 +104,12 @@ def _presets(reader: Reader, base: Path | None) -> tuple[tuple[tuple[str, bool],
         if name in found:
             wanted[name] = child.boolean(name, found[name].default)
         else:
-            child.refuse(child.path(name), None, f"there is no such preset; {nearest(name, found)}")
+            said = (
+                f"{name} is a key of the policy (in TOML it stands above [presets])"
+                if name in KEYS
+                else nearest(name, found)
+            )
+            child.refuse(child.path(name), None, f"there is no such preset; {said}")
     active = tuple(preset for name, preset in sorted(found.items()) if wanted.get(name, preset.default))
     return tuple(sorted(wanted.items())), active
 

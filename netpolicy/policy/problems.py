@@ -68,9 +68,9 @@ def bad_policy(problems: Iterable[Problem]) -> UserError:
 
 
 def _printable(value: Any) -> Any:
-    """The value itself, unless no terminal or file could hold it (lone surrogates)."""
+    """The value itself, unless JSON has no word for it (TOML's dates, infinity) or no file could hold it (lone surrogates)."""
     try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError):
         return shown(value)
     return value
