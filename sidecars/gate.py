@@ -14,24 +14,24 @@ import json
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from netpolicy.clock import Clock, SystemClock
 from netpolicy.errors import Exit, UserError
 from netpolicy.gate.client import GateClient
 from netpolicy.gate.protocol import Hello
-from sidecars.engine import CONTENT, ROLE, VERSION, ContainerInfo, ContainerSpec, Engine, ImageInfo, Mount, Pipe
+from sidecars.engine import CONTENT, ROLE, VERSION, ContainerInfo, ContainerSpec, Engine, ImageInfo, Mount
 from sidecars.images import GATE, BuildOptions
 from sidecars.images import ensure as ensure_image
 from sidecars.images.recipe import our_version
 from sidecars.journal import Journal, Key
 from sidecars.progress import Reporter, Step, silent
+from sidecars.relayed import SOCKET, relayed
 from sidecars.watched import Watched
 
 NAME = "cspace-gate"
 PREFIX = "csp-"
-SOCKET = "/run/netpolicy/gate.sock"
 STATE = "/var/lib/netpolicy"
 #: Label with the gate's name, so that containers of a replacement that was cut short are found.
 GATE_LABEL = "cspace.gate"
@@ -58,7 +58,7 @@ class GateHandle:
         Raises:
             UserError: ``gate-gone``, ``not-running``, ``container-missing``.
         """
-        with _client(self.engine, self.container, seconds) as client:
+        with relayed(self.engine, self.container, seconds) as client:
             yield client
 
     def logs(self, lines: int = 100) -> str:
@@ -127,7 +127,7 @@ def conversation(engine: Engine, container: ContainerInfo, *, seconds: float = 3
     Raises:
         UserError: ``gate-gone``, ``gate-unreachable``, ``not-running``.
     """
-    with _client(engine, container.id, seconds) as client:
+    with relayed(engine, container.id, seconds) as client:
         yield client
 
 
@@ -221,7 +221,7 @@ def _greeted(engine: Engine, container: str, reporter: Reporter, clock: Clock) -
         if info is None or info.state in ("exited", "dead") or info.restarts > (crashes or 0):
             raise _failed(engine, container, info, "it ended")
         try:
-            with _client(engine, container, max(1.0, deadline - clock.monotonic())) as client:
+            with relayed(engine, container, max(1.0, deadline - clock.monotonic())) as client:
                 return client.handshake()
         except UserError as error:
             if error.code == "gate-version":
@@ -246,38 +246,3 @@ def _failed(engine: Engine, container: str, info: ContainerInfo | None, why: str
         hint="Nothing is open because of this: interfaces stay locked. 'cspace doctor' says what the host lacks.",
         details={"lines": lines},
     )
-
-
-@contextmanager
-def _client(engine: Engine, container: str, seconds: float) -> Iterator[GateClient]:
-    argv = ["netpolicy", "gate", "relay", "--socket", SOCKET]
-    with (
-        engine.containers.execs.open(container, argv) as stream,
-        closing(_Relayed(stream.pipe(), seconds)) as transport,
-    ):
-        yield GateClient(transport)
-
-
-class _Relayed:
-    """`netpolicy.gate.client.Transport` over a process in the gate's container."""
-
-    def __init__(self, pipe: Pipe, seconds: float) -> None:
-        self._pipe = pipe
-        self._pipe.settimeout(seconds)
-        self._ahead = b""
-
-    def exchange(self, line: bytes) -> bytes:
-        """See `netpolicy.gate.client.Transport`."""
-        self._pipe.write(line)
-        parts = [self._ahead]
-        while b"\n" not in parts[-1]:
-            part = self._pipe.read()
-            if not part:
-                raise ConnectionError(self._pipe.errors or "the relay in the gate's container ended")
-            parts.append(part)
-        answer, end, self._ahead = b"".join(parts).partition(b"\n")
-        return answer + end
-
-    def close(self) -> None:
-        """See `netpolicy.gate.client.Transport`."""
-        self._pipe.close()

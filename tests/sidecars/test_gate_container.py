@@ -69,8 +69,8 @@ def workload(engine: Engine, name: str) -> networks.InstanceNetwork:
 
 
 def reach(engine: Engine, name: str, host: str, port: int = 443) -> str:
-    """Connect from inside; what came back, or how it failed."""
-    script = f"exec 3<>/dev/tcp/{host}/{port} && head -c 12 <&3"
+    """Connect from inside: ``reached``, ``timeout`` or how it failed."""
+    script = f"exec 3<>/dev/tcp/{host}/{port}"
     done = engine.containers.execs.run(name, ["timeout", "5", "bash", "-c", script], ok=None, seconds=20)
     if done.status == 0:
         return "reached"
