@@ -236,7 +236,7 @@ def lab_in_another_process() -> Iterator[tuple[subprocess.Popen[bytes], str, int
         "import signal, threading; from netpolicy.lab import Lab\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs inherit it ignored
         "with Lab() as lab:\n"
-        "    child = lab.host.popen(['sh', '-c', 'exec sleep 1000'])\n"
+        "    child = lab.host.popen(['sh', '-c', 'exec sleep 60'], stdout=-3)\n"
         "    print(lab.host.name.removesuffix('-host'), child.pid, flush=True)\n"
         "    while True: threading.Event().wait(0.1)\n"  # a signal just before a wait without end would be missed
     )

@@ -164,7 +164,7 @@ def test_a_busy_neighbourhood(lab: Lab, allowed: Site) -> None:
     words = (
         "sh",
         "-c",
-        f"timeout 5 bash -c 'exec 3<>/dev/tcp/allowed.example/80; echo {secrets.token_hex(2)}; head -1 <&3'",
+        f"timeout 5 bash -c 'exec 3<>/dev/tcp/allowed.example/22; echo {secrets.token_hex(2)}; head -1 <&3'",
     )
     processes = [runner.popen(*words, stdout=subprocess.PIPE) for _ in range(4)]
     for process in processes:

@@ -45,7 +45,7 @@ ATTEMPTS = (
 @BOTH
 def test_attempts_to_change_or_leave_fail(lab: Lab, form: Form, allowed: Site) -> None:
     script = "".join(f"{attempt} >/dev/null 2>&1 && echo DONE: {shlex.quote(attempt)}\n" for attempt in ATTEMPTS)
-    talk = "timeout 5 bash -c 'exec 3<>/dev/tcp/allowed.example/80; echo; head -1 <&3'"
+    talk = "timeout 5 bash -c 'exec 3<>/dev/tcp/allowed.example/22; echo; head -1 <&3'"
     runner = Runner(lab, form, {"domains": ["allowed.example"]})
     done = runner.run("sh", "-c", f"{script}\ncat /etc/resolv.conf; {talk}").text.splitlines()
     assert not [line for line in done if line.startswith("DONE")]
