@@ -18,6 +18,9 @@ PORT = 4000
 _TLS_HANDSHAKE = 0x16
 #: A client that says nothing for so long is one that waits for a banner.
 _BANNER_SECONDS = 0.1
+#: Where the client always speaks first (web, DNS over TLS), a slow one must not be taken for one that waits.
+_CLIENT_FIRST = frozenset({80, 443, 853})
+_CLIENT_SECONDS = 3.0
 
 
 class Sinks:
@@ -70,7 +73,7 @@ class Sinks:
         connection.setblocking(False)
         with connection, contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             asked = connection.getsockname()[:2]
-            tls = await _speaks_tls(connection)
+            tls = await _speaks_tls(connection, _patience(asked))
             loop = asyncio.get_running_loop()
             reader = asyncio.StreamReader()
             protocol = asyncio.StreamReaderProtocol(reader)
@@ -88,7 +91,7 @@ class Sinks:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: transparent.Endpoint
     ) -> None:
         try:
-            data = await asyncio.wait_for(reader.read(4096), _BANNER_SECONDS)
+            data = await asyncio.wait_for(reader.read(4096), _patience(asked))
         except TimeoutError:
             data = b""
         else:
@@ -104,13 +107,17 @@ class Sinks:
             await writer.drain()
 
 
-async def _speaks_tls(connection: socket.socket) -> bool:
+def _patience(asked: transparent.Endpoint) -> float:
+    return _CLIENT_SECONDS if asked[1] in _CLIENT_FIRST else _BANNER_SECONDS
+
+
+async def _speaks_tls(connection: socket.socket, seconds: float) -> bool:
     """Look at the first byte without taking it."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     loop.add_reader(connection, ready.set)
     try:
-        await asyncio.wait_for(ready.wait(), _BANNER_SECONDS)
+        await asyncio.wait_for(ready.wait(), seconds)
     except TimeoutError:
         return False
     finally:
