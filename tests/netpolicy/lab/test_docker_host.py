@@ -15,7 +15,7 @@ from netpolicy.lab import Lab
 
 pytestmark = pytest.mark.docker
 
-#: Present in every Docker host's machine here; copied from the machine's own engine.
+#: Copied from the machine's own engine, which has it for the images we build.
 IMAGE = "debian:trixie-slim"
 
 
