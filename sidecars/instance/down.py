@@ -18,6 +18,7 @@ from sidecars.instance.box import ContainerBox
 from sidecars.instance.exec import missing
 from sidecars.instance.model import Phase
 from sidecars.instance.objects import MOUNTS, ROOT, RUN, WORKSPACE, Objects, labels, look
+from sidecars.instance.signals import held
 from sidecars.journal import Journal, Key
 from sidecars.progress import Reporter, Step, silent
 from sidecars.workspace import Unsaved
@@ -166,7 +167,8 @@ def _helper(engine: Engine, project: str, instance: str, objects: Objects, dev: 
         init=True,
     )
     try:
-        made = engine.containers.create(spec)
+        with held():
+            made = engine.containers.create(spec)
         engine.containers.start(made)
         yield made
     finally:

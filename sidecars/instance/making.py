@@ -23,6 +23,7 @@ from sidecars.engine import ROLE, ContainerInfo, ContainerSpec, Engine, Mount
 from sidecars.instance.box import ContainerBox
 from sidecars.instance.model import InstanceSpec, Phase
 from sidecars.instance.objects import BRANCH, DEV, MOUNTS, ROOT, RUN, Objects, labels, volume_name
+from sidecars.instance.signals import held
 from sidecars.instance.undo import Undo
 from sidecars.journal import Journal, Key
 from sidecars.names import Name
@@ -102,14 +103,11 @@ def reserve(m: Making) -> None:
     m.enter(Phase.CREATING, f"reserving {m.name.text}")
     name = names.object_name(m.project.name, m.name.text)
     m.undo.add(f"the network {name}", f"docker network rm {name}", lambda: _remove_networks(m))
-    m.network = networks.reserve(
-        m.engine,
-        m.project.name,
-        m.name.text,
-        labels(m.project.name, m.name.text, "network", m.marks),
-        pool=m.spec.pool,
-        prefix=m.spec.prefix,
-    )
+    wanted = labels(m.project.name, m.name.text, "network", m.marks)
+    with held():
+        m.network = networks.reserve(
+            m.engine, m.project.name, m.name.text, wanted, pool=m.spec.pool, prefix=m.spec.prefix
+        )
 
 
 def lock(m: Making) -> None:
@@ -127,7 +125,8 @@ def lock(m: Making) -> None:
             argument = json.dumps({"id": wanted.id})
             by_hand = f"docker exec {m.handle.name} netpolicy gate call detach '{argument}'"
             m.undo.add("the gate's attachment", by_hand, lambda: _detach(m, wanted.id))
-        m.state = client.attach(wanted)
+        with held():
+            m.state = client.attach(wanted)
 
 
 def start(m: Making) -> None:
@@ -145,7 +144,8 @@ def start(m: Making) -> None:
             f"the container {stopped.name} (stopping it again)", f"docker stop {stopped.name}",
             lambda: m.engine.containers.stop(stopped.id, 1),
         )  # fmt: skip
-    m.engine.containers.start(m.dev.id)
+    with held():
+        m.engine.containers.start(m.dev.id)
 
 
 def apply(m: Making) -> None:
@@ -210,7 +210,8 @@ def _make_volumes(m: Making) -> None:
         if any(volume.name == name for volume in m.found.volumes):
             continue
         m.undo.add(f"the volume {name}", f"docker volume rm {name}", partial(_remove_volume, m, role))
-        made = m.engine.volumes.create(name, wanted)
+        with held():
+            made = m.engine.volumes.create(name, wanted)
         if made.labels.get(RUN) != m.run:
             raise UserError(
                 "name-taken",
@@ -224,29 +225,27 @@ def _make_container(m: Making) -> ContainerInfo:
     name, network = names.object_name(m.project.name, m.name.text), _made(m.network)
     m.undo.add(f"the container {name}", f"docker rm --force {name}", lambda: _remove_containers(m))
     identity = {"CSPACE_PROJECT": m.project.name, "CSPACE_INSTANCE": m.name.text}
-    made = m.engine.containers.create(
-        ContainerSpec(
-            name=name,
-            image=m.spec.image,
-            labels=labels(m.project.name, m.name.text, DEV, m.marks),
-            environment={**ENVIRONMENT, **m.spec.environment, **identity},
-            user="dev",
-            working_dir=MOUNTS["workspace"],
-            hostname=m.name.text,
-            network=network.name,
-            dns=tuple(str(address) for address in network.gateways),
-            mounts=tuple(
-                Mount(target, volume_name(m.project.name, m.name.text, role)) for role, target in MOUNTS.items()
-            ),
-            cap_drop=("ALL",),
-            cap_add=CAPABILITIES,
-            security_options=("no-new-privileges",),
-            init=True,
-            memory=m.spec.memory,
-            processors=m.spec.processors,
-            processes=m.spec.processes,
-        )
+    spec = ContainerSpec(
+        name=name,
+        image=m.spec.image,
+        labels=labels(m.project.name, m.name.text, DEV, m.marks),
+        environment={**ENVIRONMENT, **m.spec.environment, **identity},
+        user="dev",
+        working_dir=MOUNTS["workspace"],
+        hostname=m.name.text,
+        network=network.name,
+        dns=tuple(str(address) for address in network.gateways),
+        mounts=tuple(Mount(target, volume_name(m.project.name, m.name.text, role)) for role, target in MOUNTS.items()),
+        cap_drop=("ALL",),
+        cap_add=CAPABILITIES,
+        security_options=("no-new-privileges",),
+        init=True,
+        memory=m.spec.memory,
+        processors=m.spec.processors,
+        processes=m.spec.processes,
     )
+    with held():
+        made = m.engine.containers.create(spec)
     info = m.engine.containers.get(made)
     if info is None:
         raise UserError("container-missing", f"the container {name} vanished while it was being made")

@@ -12,15 +12,13 @@ that fails does not keep the others from running, and is told with the command t
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Self
 
 from netpolicy.errors import UserError
+from sidecars.instance.signals import held
 from sidecars.progress import Reporter, Step
 
 
@@ -72,7 +70,8 @@ class Undo:
     ) -> None:
         if error is None or not self._actions:
             return
-        with _held_interrupts():
+        # Half a removal is worse than a second of patience.
+        with held(deliver=False):
             self._unwind()
         if self.leftovers and isinstance(error, UserError):
             error.details["left_over"] = [{"what": left.what, "command": left.by_hand} for left in self.leftovers]
@@ -103,24 +102,3 @@ class Undo:
 
     def _say(self, message: str) -> None:
         self._reporter(Step("undo", message))
-
-
-@contextmanager
-def _held_interrupts() -> Iterator[None]:
-    """Hold back Ctrl-C once: half a removal is worse than a second of patience. The second one gets through."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    seen = 0
-
-    def hold(number: int, frame: FrameType | None) -> None:
-        nonlocal seen
-        seen += 1
-        if seen > 1:
-            signal.default_int_handler(number, frame)
-
-    before = signal.signal(signal.SIGINT, hold)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

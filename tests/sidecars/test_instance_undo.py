@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from netpolicy.errors import UserError
+from sidecars.instance.signals import held
 from sidecars.instance.undo import Undo
 from sidecars.progress import Step, silent
 
@@ -113,6 +114,39 @@ def test_the_second_ctrl_c_gets_through_and_the_rest_is_still_tried() -> None:
         undo.add("b", "rm b", twice)
         raise UserError("broken", "it broke")
     assert things.log == ["+a", "-a"]
+
+
+def test_a_signal_during_a_request_has_its_effect_after_it() -> None:
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt), held():
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("the request was finished")
+    assert done
+    with held(deliver=False):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_end_that_another_signal_asks_for_is_held_too() -> None:
+    class Ended(KeyboardInterrupt):
+        pass
+
+    def end(_number: int, _frame: object) -> None:
+        raise Ended
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        done: list[str] = []
+        with pytest.raises(Ended), held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("the request was finished")
+        assert done
+        with pytest.raises(Ended), held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("the second one gets through")
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_it_works_in_any_thread() -> None:
