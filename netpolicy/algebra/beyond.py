@@ -94,29 +94,45 @@ class _Ranges:
     """What the ranges of a ruleset open, for asking what they do not."""
 
     def __init__(self, ruleset: Ruleset) -> None:
-        self._groups: list[tuple[int, tuple[Service, ...], Spans]] = [
-            (version, plain(services), addresses) for (version, services), addresses in ruleset.by_services.items()
-        ]
+        self._groups = {
+            version: [(plain(own), addresses) for (v, own), addresses in ruleset.by_services.items() if v == version]
+            for version in (4, 6)
+        }
+        self._elements = {
+            version: elements(s for own, _ in groups for s in own) for version, groups in self._groups.items()
+        }
+        self._opened: dict[tuple[int, Service], Spans] = {}
         self._pieces: dict[tuple[int, tuple[Service, ...]], list[tuple[Service, Spans]]] = {}
 
     def missing(self, addresses: Spans, services: tuple[Service, ...]) -> list[tuple[Spans, tuple[Service, ...]]]:
         """Those of the services, at those of the addresses, that no range opens: services with the same addresses together."""
-        found: dict[Spans, list[Service]] = {}
-        for piece, opened in self._opened(addresses.version, services):
+        found: dict[tuple[spans.Pair, ...], list[Service]] = {}
+        for piece, opened in self._cut(addresses.version, services):
             left = spans.subtract(addresses, opened)
             if left.pairs:
-                found.setdefault(left, []).append(piece)
-        return [(left, merged(pieces)) for left, pieces in found.items()]
+                found.setdefault(left.pairs, []).append(piece)
+        return [(Spans(addresses.version, left), merged(pieces)) for left, pieces in found.items()]
 
-    def _opened(self, version: int, services: tuple[Service, ...]) -> list[tuple[Service, Spans]]:
-        """The services in pieces, each with the addresses that are open for all of it."""
+    def _cut(self, version: int, services: tuple[Service, ...]) -> list[tuple[Service, Spans]]:
+        """The services in pieces, each with the addresses at which all of it is open."""
         key = (version, services)
         if key not in self._pieces:
-            groups = [(own, addresses) for v, own, addresses in self._groups if v == version]
-            pieces = elements([*services, *(s for own, _ in groups for s in own)])
-            self._pieces[key] = [
-                (piece, _union((a for own, a in groups if any(s.contains(piece) for s in own)), version))
-                for piece in pieces
-                if any(s.contains(piece) for s in services)
+            known = self._elements[version]
+            unknown = [(piece, Spans(version, ())) for piece in subtract(services, known)]
+            shared = [
+                (both, self._at(version, e)) for e in known for s in services if (both := _common(e, s)) is not None
             ]
+            self._pieces[key] = [*unknown, *shared]
         return self._pieces[key]
+
+    def _at(self, version: int, element: Service) -> Spans:
+        key = (version, element)
+        if key not in self._opened:
+            groups = self._groups[version]
+            self._opened[key] = _union((a for own, a in groups if any(s.contains(element) for s in own)), version)
+        return self._opened[key]
+
+
+def _common(one: Service, other: Service) -> Service | None:
+    first, last = max(one.first, other.first), min(one.last, other.last)
+    return Service(one.protocol, first, last) if one.protocol == other.protocol and first <= last else None

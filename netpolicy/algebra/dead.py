@@ -115,6 +115,8 @@ def _range_covered(rule: RangeRule, others: list[RangeRule]) -> bool:
     if not left or not own.pairs:
         return True
     inner = [(other.network, _services(other)) for other in others if other.network.prefixlen > rule.network.prefixlen]
+    if not inner:
+        return False
     for piece in elements([*left, *(s for _, services in inner for s in services)]):
         if any(s.contains(piece) for s in left):
             having = [network for network, services in inner if any(s.contains(piece) for s in services)]

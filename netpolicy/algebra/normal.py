@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from ipaddress import ip_network
 
 from netpolicy import spans
@@ -21,14 +21,26 @@ _MAPPED = ip_network("::ffff:0:0/96")
 
 def plain(services: Iterable[Service]) -> tuple[Service, ...]:
     """The services in one form: protocols without ports have port 0, and what names another one of them covers no flow."""
-    return merged(
-        s if s.protocol in PORTED else Service(s.protocol) for s in services if s.protocol in PORTED or not s.first
-    )
+    return _plain(tuple(services))
 
 
 def effective(services: Iterable[Service]) -> tuple[Service, ...]:
     """What a rule with these services can open."""
-    return subtract(plain(services), _DNS)
+    return _effective(tuple(services))
+
+
+# Rules have many places, but few lists of services.
+@lru_cache(4096)
+def _plain(services: tuple[Service, ...]) -> tuple[Service, ...]:
+    known = (
+        s if s.protocol in PORTED else Service(s.protocol) for s in services if s.protocol in PORTED or not s.first
+    )
+    return merged(known)
+
+
+@lru_cache(4096)
+def _effective(services: tuple[Service, ...]) -> tuple[Service, ...]:
+    return subtract(_plain(services), _DNS)
 
 
 def asked(name: str) -> bool:
@@ -51,9 +63,7 @@ def lifted(rule: RangeRule) -> Spans:
     network = rule.network
     number, version = int(network.network_address), network.version
     found = Spans(version, ())
-    if not any(
-        v == version and length <= network.prefixlen and number & mask == base for v, base, mask, length in _rows()
-    ):
+    if number not in _kept_out(version):
         return found
     left = outward(network)
     for block, _what, _source in FORBIDDEN:
@@ -66,6 +76,5 @@ def lifted(rule: RangeRule) -> Spans:
 
 
 @cache
-def _rows() -> tuple[tuple[int, int, int, int], ...]:
-    blocks = (block for block, _what, _source in FORBIDDEN)
-    return tuple((n.version, int(n.network_address), int(n.netmask), n.prefixlen) for n in blocks)
+def _kept_out(version: int) -> Spans:
+    return spans.of_networks([block for block, _what, _source in FORBIDDEN if block.version == version], version)
