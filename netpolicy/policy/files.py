@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from netpolicy.policy import toml
 from netpolicy.policy.problems import Problem, Refused, shown
 
 #: Committed with a project; its `firewall` object is the policy.
@@ -32,7 +31,7 @@ def find(start: Path) -> Path | None:
 
 def read_policy(path: Path, file: str, problems: list[Problem]) -> Mapping[str, Any] | None:
     """The object in a TOML file, if that is the file's suffix, or in a JSON file; None where there is none, which is then noted."""
-    return _noted(path, file, problems, toml.decode if is_toml(path.name) else _json)
+    return _noted(path, file, problems, _toml if is_toml(path.name) else _json)
 
 
 def read_json(path: Path, file: str, problems: list[Problem]) -> Mapping[str, Any] | None:
@@ -72,6 +71,13 @@ def _text(path: Path) -> str:
     if len(data) > LARGEST_BYTES:
         raise Refused(f"is larger than {LARGEST_BYTES >> 20} MiB; that is no policy")
     return data.decode("utf-8-sig")
+
+
+def _toml(text: str) -> dict[str, Any]:
+    # Most policies are JSON, and asking about one is to be quick.
+    from netpolicy.policy import toml
+
+    return toml.decode(text)
 
 
 def _json(text: str) -> dict[str, Any]:

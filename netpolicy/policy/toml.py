@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from typing import Any
 
 from netpolicy.policy.problems import Refused
@@ -26,9 +27,6 @@ def decode(text: str) -> dict[str, Any]:
     Raises:
         Refused: with line, column and what was expected there.
     """
-    # Only loaded for policies that are TOML.
-    import tomllib
-
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +139,11 @@ def test_the_programs_read_it(project: Path, capsys: pytest.CaptureFixture[str])
     assert 'add "b.example:443/tcp" to allow in policy.toml' in capsys.readouterr().out
     write(project / "same.json", '{"domains": ["a.example"]}')
     assert main(["diff", "policy.toml", "same.json"]) == 0
+
+
+def test_json_policies_do_not_pay_for_it() -> None:
+    script = "import sys, netpolicy.cli.check; assert 'tomllib' not in sys.modules and 'netpolicy.algebra' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 @given(documents())
