@@ -24,6 +24,7 @@ _LEAVE_SECONDS = 0.4
 def serve(server: MCPServer[Desk], desk: Desk) -> NoReturn:
     """Serve until end-of-file, SIGINT or SIGTERM; then end the process with status 0."""
     anyio.run(_serve, server, desk)
+    # End-of-file. Threads of abandoned calls may still run; they must not hold us.
     _leave()
 
 
@@ -31,8 +32,7 @@ async def _serve(server: MCPServer[Desk], desk: Desk) -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(_end_on_signal, group.cancel_scope, desk)
         await server.run_stdio_async()
-        # End-of-file. Threads of abandoned calls may still run; they must not hold us.
-        _leave()
+        group.cancel_scope.cancel()
 
 
 async def _end_on_signal(scope: anyio.CancelScope, desk: Desk) -> None:

@@ -99,6 +99,28 @@ def test_it_leaves_at_once_in_the_middle_of_a_spawn_which_is_undone(
     assert service.instances(all_projects=False) == []
 
 
+@ENDINGS
+def test_it_leaves_at_once_while_a_call_is_stuck(
+    server: RawServer, tmp_path: Path, end: Callable[[RawServer], None]
+) -> None:
+    server.initialize()
+    server.send("tools/call", {"name": "firewall_check", "arguments": {"target": "stuck.example"}})
+    eventually(lambda: "stuck" in FakeService(tmp_path).logged)
+    end(server)
+    assert server.process.wait(LEAVE_SECONDS) == 0
+
+
+def test_a_spawn_is_undone_when_the_whole_process_group_is_ended(server: RawServer, tmp_path: Path) -> None:
+    service = FakeService(tmp_path)
+    os.mkfifo(tmp_path / "hold")
+    server.initialize()
+    server.send("tools/call", {"name": "instance_spawn", "arguments": {"name": "venus"}})
+    eventually(lambda: "holding venus" in service.logged)
+    os.killpg(server.process.pid, signal.SIGTERM)
+    assert server.process.wait(LEAVE_SECONDS) == 0
+    eventually(lambda: "undone venus" in service.logged)
+
+
 def test_a_spawn_is_undone_even_when_the_server_is_killed(server: RawServer, tmp_path: Path) -> None:
     service = FakeService(tmp_path)
     os.mkfifo(tmp_path / "hold")

@@ -184,6 +184,9 @@ async def test_a_client_that_can_ask_asks_the_person(
         "1 file with uncommitted changes (notes.md); 1 unpushed commit (abc1234 try it)"
     ]
     assert result.is_error is not destroyed
+    if not destroyed:
+        assert "notes.md" in text(result)
+        assert "[unsaved-work]" in text(result)
     assert ("destroyed venus" in service.logged) is destroyed
 
 

@@ -137,6 +137,9 @@ class FakeService:
         return FirewallView(instance=name, firewall=FIREWALL, rules=rules)
 
     def check(self, target: str, name: str | None) -> Judgement:
+        if target == "stuck.example":
+            self.log("stuck")
+            threading.Event().wait()
         if " " in target:
             raise UserError("bad-target", f"{target!r} is not HOST[:PORT[/PROTO]]", exit_status=Exit.BAD_INPUT)
         if target.startswith("allowed.example"):

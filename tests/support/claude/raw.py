@@ -25,7 +25,7 @@ class RawServer:
     ) -> None:
         self.process = subprocess.Popen(
             [str(word) for word in argv], cwd=cwd, env=env,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         self.stderr = b""
         self._lines: queue.Queue[bytes] = queue.Queue()
