@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from instancing import NOTHING, World
@@ -17,6 +19,8 @@ from instancing import NOTHING, World
 from netpolicy.errors import Exit, UserError
 from sidecars import gate
 from sidecars.engine import VolumeInfo
+from sidecars.engine.containers import Containers
+from sidecars.engine.networks import Networks
 from sidecars.engine.volumes import Volumes
 from sidecars.instance import Phase, making
 from sidecars.journal import Key
@@ -107,6 +111,29 @@ def test_ctrl_c_leaves_nothing(world: World, at: str) -> None:
             break
     _, errors = process.communicate(timeout=90)
     assert process.returncode == 130, errors
+    assert world.traces() == NOTHING
+
+
+@pytest.mark.parametrize("part", [Networks, Volumes, Containers], ids=lambda part: part.__name__.lower())
+def test_ctrl_c_during_a_request_waits_for_it(world: World, monkeypatch: pytest.MonkeyPatch, part: Any) -> None:
+    """A request that is abandoned is carried out all the same, after the clean-up has looked."""
+    original, requests = part.create, []
+
+    def create(*arguments: Any) -> Any:
+        answer: list[Any] = []
+        requests.append(threading.Thread(target=lambda: answer.append(original(*arguments))))
+        requests[-1].start()
+        os.kill(os.getpid(), signal.SIGINT)
+        requests[-1].join()
+        return answer[0]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(part, "create", create)
+        with pytest.raises(KeyboardInterrupt):
+            world.up("mercury")
+    for request in requests:
+        request.join(60)
+    assert len(requests) == 1
     assert world.traces() == NOTHING
 
 
@@ -271,6 +298,7 @@ def test_somebody_at_work_is_waited_for_or_named(world: World) -> None:
 PROGRAM = """
 import json, sys
 from pathlib import Path
+from typing import Any
 from netpolicy.policy import parse
 from netpolicy.ruleset import Ruleset
 from sidecars import images, instance
