@@ -144,7 +144,7 @@ def _unsaved(engine: Engine, project: str, instance: str, objects: Objects, root
     if dev is not None and dev.running:
         return find_unsaved(ContainerBox(engine, dev.id), hosts)
     with _helper(engine, project, instance, objects, dev) as helper:
-        return find_unsaved(ContainerBox(engine, helper), hosts)
+        return find_unsaved(ContainerBox(engine, helper), hosts, partial=True)
 
 
 @contextmanager

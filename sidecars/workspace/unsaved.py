@@ -19,7 +19,7 @@ LIMIT = 2000
 _SCRIPT = r"""
 set -u
 cd "$1" 2>/dev/null || exit 0
-limit=$2
+limit=$2 partial=$3
 export GIT_OPTIONAL_LOCKS=0
 if [ ! -e .git ]; then
   ls -A | grep -vx '\.cspace-clone\|lost+found' | head -n "$limit" | while IFS= read -r file; do printf 'F %s\0' "$file"; done
@@ -29,7 +29,10 @@ git rev-parse --git-dir >/dev/null || exit 3
 # A first checkout that never ended holds nothing of anybody's.
 [ -e .git/index ] || [ ! -d .git ] || exit 0
 git worktree list --porcelain | sed -n 's/^worktree //p' | while IFS= read -r tree; do
-  [ -d "$tree" ] || continue
+  if [ ! -d "$tree" ]; then
+    if [ -n "$partial" ]; then printf 'F %s (a worktree that cannot be seen from here)\0' "$tree"; fi
+    continue
+  fi
   { git -C "$tree" -c core.fsmonitor=false status --porcelain -z --no-renames --untracked-files=normal ||
     printf 'ERROR\0'; } | head -z -n "$limit" | sed -z 's|^.. |F |'
 done
@@ -70,18 +73,19 @@ class Unsaved:
         }
 
 
-def unsaved(box: Box, hosts: Sequence[Path] = (), folder: str = "/workspace") -> Unsaved:
+def unsaved(box: Box, hosts: Sequence[Path] = (), folder: str = "/workspace", *, partial: bool = False) -> Unsaved:
     """Find what would be lost with the workspace.
 
     Args:
         box: Where the workspace is.
         hosts: Repositories on the host, those that still exist; commits that one of their references reaches are safe.
         folder: The workspace's folder in the box.
+        partial: The box holds only the workspace, so a worktree elsewhere cannot be looked into; it counts as work.
 
     Raises:
         UserError: ``work-unknown`` when it cannot be told.
     """
-    ended = box.run(["sh", "-c", _SCRIPT, "unsaved", folder, str(LIMIT)])
+    ended = box.run(["sh", "-c", _SCRIPT, "unsaved", folder, str(LIMIT), "yes" if partial else ""])
     records = ended.stdout.decode(errors="replace").split("\0")
     if ended.status != 0 or "ERROR" in records:
         raise UserError("work-unknown", f"cannot tell whether work would be lost: {ended.last_words}")

@@ -388,6 +388,16 @@ def test_work_in_further_worktrees_counts(host: Path, inside: Path, tmp_path: Pa
     assert unsaved(Folder(), [host], str(inside)).files == ("draft",)
 
 
+def test_a_worktree_that_cannot_be_seen_counts_where_only_the_workspace_can_be(
+    host: Path, inside: Path, tmp_path: Path
+) -> None:
+    git(inside, "worktree", "add", "-q", "-b", "side", str(tmp_path / "side"))
+    (tmp_path / "side").rename(tmp_path / "elsewhere")
+    assert not unsaved(Folder(), [host], str(inside))
+    (found,) = unsaved(Folder(), [host], str(inside), partial=True).files
+    assert found.startswith(str(tmp_path / "side"))
+
+
 def test_a_workspace_without_anything_is_empty(tmp_path: Path) -> None:
     assert not unsaved(Folder(), [], str(tmp_path / "missing"))
     (tmp_path / "empty").mkdir()
