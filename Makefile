@@ -34,6 +34,7 @@ $(VENV)/.ready: requirements-dev.lock pyproject.toml
 up: $(VENV)/.ready
 	@$(BIN)/cspace engine install
 	@$(BIN)/cspace up mercury --no-claude
+	@command -v cspace >/dev/null || printf '\ncspace and netpolicy are in %s; to type them:\n  export PATH="%s:$$PATH"\n' '$(BIN)' '$(CURDIR)/$(BIN)'
 
 test: $(VENV)/.ready
 	@tests/support/system-packages.sh

@@ -101,7 +101,8 @@ def _literals(plan: Plan, control: Results) -> Iterator[tuple[str, ProbeResult]]
         result, wanted = control.get(target), probe.parse(target)
         if result is not None and result.reached and result.address is not None and result.address != wanted.host:
             port = "" if wanted.protocol == "icmp" else f":{wanted.port}"
-            text = f"[{result.address}]{port}/{wanted.protocol}"
+            host = f"[{result.address}]" if ":" in result.address else result.address
+            text = f"{host}{port}/{wanted.protocol}"
             yield text, replace(result, target=text)
 
 
