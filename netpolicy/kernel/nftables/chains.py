@@ -1,6 +1,6 @@
 """One attachment's rules: what a `Ruleset` looks like in the kernel. Pure: it makes messages and sends none.
 
-Chains (ID is the attachment's id): ``out_ID`` forwarded from it, ``in_ID`` forwarded to it, ``host_ID`` to the host itself,
+Chains (ID is the attachment's id): ``src_ID`` whatever comes from it, ``out_ID`` forwarded from it, ``in_ID`` forwarded to it, ``host_ID`` to the host itself,
 ``dns_ID`` redirects DNS queries, ``nat_ID`` translates sources. All are rewritten in place in one transaction.
 """
 
@@ -18,7 +18,7 @@ from netpolicy.kernel.netlink import Message
 from netpolicy.kernel.nftables import expressions as e
 from netpolicy.kernel.nftables import learning
 from netpolicy.kernel.nftables.expressions import Cmp, Meta, State
-from netpolicy.kernel.nftables.layout import ICMP, ICMPV6, MAPS, TCP, UDP, icmpv6_type
+from netpolicy.kernel.nftables.layout import ICMP, ICMPV6, MAPS, ON_LINK, TCP, UDP, icmpv6_type
 from netpolicy.kernel.nftables.messages import Table, element
 from netpolicy.kernel.nftables.ranges import name_of
 from netpolicy.ruleset import Network, Ruleset
@@ -89,6 +89,7 @@ class Writer:
     def lock(self) -> list[Message]:
         """Rules that refuse everything, and dispatch to them."""
         rules = [
+            *self._foreign_sources("src_", ON_LINK),
             *self._foreign_sources("out_"),
             *self._neighbour_rules(),
             *self._foreign_sources("host_"),
@@ -96,11 +97,12 @@ class Writer:
             self._rule("in_", e.goto("refuse")),
             self._rule("host_", *self._refuse()),
         ]
-        return [*self._flush(), *rules, *self._dispatch(("outbound", "inbound", "to_host"))]
+        return [*self._flush(), *rules, *self._dispatch(("senders", "outbound", "inbound", "to_host"))]
 
     def enforce(self, ruleset: Ruleset, dns_port: int | None) -> list[Message]:
         """Rules for a ruleset, and dispatch to them."""
         rules = [
+            *self._foreign_sources("src_", ON_LINK),
             *self._out(ruleset, dns_port),
             *self._in(),
             *self._host(ruleset, dns_port),
@@ -180,18 +182,21 @@ class Writer:
         for kind in _LINK_NOISE:
             yield self._rule("host_", *icmpv6_type(kind), e.drop())
 
-    def _foreign_sources(self, chain: str) -> Iterator[Message]:
+    def _foreign_sources(self, chain: str, own: tuple[Network, ...] = ()) -> Iterator[Message]:
         """A forged sender could write into the connections of others, and have a refusal carry bytes to anywhere: silence."""
         for version in _FAMILIES:
-            outside = e.not_in(self._networks(version))
+            outside = e.not_in((*self._networks(version), *(n for n in own if n.version == version)))
             check = (*e.family_is(version), e.load_source(version), *outside)
             yield self._rule(chain, *check, e.count(self.counter), e.drop())
 
     def _replies(self, chain: str) -> Iterator[Message]:
         yield self._rule(chain, *_REPLIES, e.accept())
-        # Only errors about a connection are "related" to it; what protocol helpers expect (FTP) is not let through.
-        for protocol in (ICMP, ICMPV6):
-            yield self._rule(chain, *e.state(State.RELATED), *e.protocol_is(protocol), e.accept())
+        # Only errors about a connection are "related" to it; what protocol helpers expect (FTP) is not let through. And only about
+        # one of the workload's own: an error about a connection of the host would carry bytes to whoever that is with.
+        for network in self.attachment.networks:
+            protocol = ICMP if network.version == 4 else ICMPV6
+            error = (*e.state(State.RELATED), *e.protocol_is(protocol), *e.opened_from(network))
+            yield self._rule(chain, *error, e.accept())
 
     def _refuse(self) -> Expressions:
         return e.count(self.counter), e.goto("refuse")

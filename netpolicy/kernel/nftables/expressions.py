@@ -259,5 +259,13 @@ def not_in(networks: tuple[Network, ...]) -> tuple[bytes, ...]:
     return tuple(found)
 
 
+@_remembered
+def opened_from(network: Network) -> tuple[bytes, ...]:
+    """The connection's first packet came from the network (``ct original ip saddr``)."""
+    key = 19 if network.version == 4 else 21  # NFT_CT_SRC_IP, NFT_CT_SRC_IP6
+    source = expression("ct", a.be32(1, R), a.be32(2, key), a.attr(3, b"\0"))
+    return source, mask(network.netmask.packed), compare(network.network_address.packed)
+
+
 def _words(network: IPv4Network | IPv6Network) -> int:
     return len(network.network_address.packed) // 4

@@ -2,6 +2,7 @@
 
 ::
 
+    from         iifname -> src_ID,                   else "<prefix>*": forged senders dropped
     forward      iifname -> out_ID, oifname -> in_ID, else "<prefix>*": refused
     input        iifname -> host_ID,                  else "<prefix>*": refused
     prerouting   iifname -> dns_ID
@@ -12,11 +13,13 @@ the rules for the prefix has no attachment. Packets of other interfaces pass unt
 still meets the chains of others: priority -1 is before theirs, and an accept ends only our own chain.
 
 A refusal is a packet too, and it carries bytes of what it refuses. Sent to a forged sender it would carry them anywhere, so
-nobody is answered but along the way the packet came.
+nobody is answered but along the way the packet came. The kernel refuses by itself, too: a hop limit that ran out, a fragment
+whose rest never comes. So forged senders are dropped before anything else looks at a packet, reassembly included.
 """
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Final
 
 from netpolicy.kernel.netlink import Message
@@ -24,13 +27,22 @@ from netpolicy.kernel.nftables import expressions as e
 from netpolicy.kernel.nftables.expressions import Meta, State
 from netpolicy.kernel.nftables.messages import Hook, SetFlag, Table, Type
 
+#: Before fragments are put together (-400).
+SENDER_PRIORITY: Final = -450
 FILTER_PRIORITY: Final = -1
 #: Before Docker's (-100 and 100), so that the first translation of a connection is ours.
 DNS_PRIORITY: Final = -110
 NAT_PRIORITY: Final = 90
 
 #: Map of interface names -> prefix of the names of the chains it leads to.
-MAPS: Final = {"outbound": "out_", "inbound": "in_", "to_host": "host_", "dns": "dns_", "source_nat": "nat_"}
+MAPS: Final = {
+    "senders": "src_",
+    "outbound": "out_",
+    "inbound": "in_",
+    "to_host": "host_",
+    "dns": "dns_",
+    "source_nat": "nat_",
+}
 
 ICMP: Final = 1
 TCP: Final = 6
@@ -38,6 +50,8 @@ UDP: Final = 17
 ICMPV6: Final = 58
 #: Router and neighbour discovery of the workload: solicitation and advertisement of neighbours (RFC 4861).
 _NEIGHBOURS: Final = (135, 136)
+#: Senders of neighbour discovery, to whom nothing is ever sent beyond the link.
+ON_LINK: Final = (ip_network("fe80::/10"), ip_network("::/128"))
 
 
 def install(table: Table, prefix: str | None, *, owned: bool = True, can_look_back: bool = True) -> list[Message]:
@@ -52,6 +66,7 @@ def install(table: Table, prefix: str | None, *, owned: bool = True, can_look_ba
     """
     messages = [
         table.add(owned=owned),
+        table.add_base_chain("from", Hook.PREROUTING, SENDER_PRIORITY),
         table.add_base_chain("forward", Hook.FORWARD, FILTER_PRIORITY),
         table.add_base_chain("input", Hook.INPUT, FILTER_PRIORITY),
         table.add_base_chain("prerouting", Hook.PREROUTING, DNS_PRIORITY, "nat"),
@@ -60,13 +75,19 @@ def install(table: Table, prefix: str | None, *, owned: bool = True, can_look_ba
     shared = ("refuse", "pass", "neighbours")
     messages += [table.add_chain(name) for name in shared]
     messages += [table.add_set(name, SetFlag.MAP, Type.IFNAME, 16, verdicts=True) for name in MAPS]
-    messages += [table.flush(name) for name in ("forward", "input", "prerouting", "postrouting", *shared)]
+    messages += [table.flush(name) for name in ("from", "forward", "input", "prerouting", "postrouting", *shared)]
 
     def add(chain: str, *expressions: bytes | tuple[bytes, ...], comment: str = "") -> None:
         messages.append(table.add_rule(chain, *expressions, comment=comment))
 
     lock = "no policy attached"
     refuse = e.goto("refuse") if can_look_back else e.drop()
+    add("from", e.meta(Meta.IIFNAME), e.dispatch("senders"))
+    if prefix is not None:
+        forged = e.route_back_missing() if can_look_back else ()
+        locked = e.interface_begins(Meta.IIFNAME, prefix)
+        add("from", locked, e.family_is(4), forged, e.drop(), comment=lock)
+        add("from", locked, e.family_is(6), e.load_source(6), e.not_in(ON_LINK), forged, e.drop(), comment=lock)
     add("forward", e.meta(Meta.IIFNAME), e.dispatch("outbound"))
     add("forward", e.meta(Meta.OIFNAME), e.dispatch("inbound"))
     add("input", e.meta(Meta.IIFNAME), e.dispatch("to_host"))

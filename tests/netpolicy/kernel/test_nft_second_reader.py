@@ -40,6 +40,7 @@ RULESET = rules(
 TEXT = """
 table inet netpolicy {
   counter refused_ab12 { }
+  map senders { type ifname : verdict; elements = { "csp-0001" : goto src_ab12 } }
   map outbound { type ifname : verdict; elements = { "csp-0001" : goto out_ab12 } }
   map inbound { type ifname : verdict; elements = { "csp-0001" : goto in_ab12 } }
   map to_host { type ifname : verdict; elements = { "csp-0001" : goto host_ab12 } }
@@ -60,6 +61,12 @@ table inet netpolicy {
   set R4 { type ipv4_addr; flags interval; elements = { 192.0.2.0/25, 198.51.100.0/24 } }
   set R6 { type ipv6_addr; flags interval; elements = { 2001:db8::/32 } }
 
+  chain from {
+    type filter hook prerouting priority -450; policy accept;
+    iifname vmap @senders
+    iifname "csp-*" meta nfproto ipv4 fib saddr . iif oif missing drop comment "no policy attached"
+    iifname "csp-*" ip6 saddr != fe80::/10 ip6 saddr != :: fib saddr . iif oif missing drop comment "no policy attached"
+  }
   chain forward {
     type filter hook forward priority filter - 1; policy accept;
     iifname vmap @outbound
@@ -90,13 +97,18 @@ table inet netpolicy {
     icmpv6 type nd-neighbor-advert accept
     goto refuse
   }
+  chain src_ab12 {
+    ip saddr != 10.1.0.0/28 ip saddr != 10.1.1.0/28 counter name "refused_ab12" drop
+    ip6 saddr != fd5c::/64 ip6 saddr != fe80::/10 ip6 saddr != :: counter name "refused_ab12" drop
+  }
   chain out_ab12 {
     oifname "csp-0001" accept comment "ruleset ID enforce dns 5300 | project/mercury"
     ip saddr != 10.1.0.0/28 ip saddr != 10.1.1.0/28 counter name "refused_ab12" drop
     ip6 saddr != fd5c::/64 counter name "refused_ab12" drop
     ct state established accept
-    ct state related meta l4proto icmp accept
-    ct state related meta l4proto ipv6-icmp accept
+    ct state related meta l4proto icmp ct original ip saddr 10.1.0.0/28 accept
+    ct state related meta l4proto icmp ct original ip saddr 10.1.1.0/28 accept
+    ct state related meta l4proto ipv6-icmp ct original ip6 saddr fd5c::/64 accept
     ip daddr . meta l4proto . tcp dport @n4_ab12 goto pass
     meta l4proto icmp ip daddr @w4_ab12_1_0_0 goto pass
     tcp dport 8000-8010 ip daddr @w4_ab12_6_8000_8010 goto pass
@@ -113,8 +125,9 @@ table inet netpolicy {
   }
   chain in_ab12 {
     ct state established accept
-    ct state related meta l4proto icmp accept
-    ct state related meta l4proto ipv6-icmp accept
+    ct state related meta l4proto icmp ct original ip saddr 10.1.0.0/28 accept
+    ct state related meta l4proto icmp ct original ip saddr 10.1.1.0/28 accept
+    ct state related meta l4proto ipv6-icmp ct original ip6 saddr fd5c::/64 accept
     goto refuse
   }
   chain host_ab12 {
@@ -130,8 +143,9 @@ table inet netpolicy {
     ip saddr != 10.1.0.0/28 ip saddr != 10.1.1.0/28 counter name "refused_ab12" drop
     ip6 saddr != fd5c::/64 counter name "refused_ab12" drop
     ct state established accept
-    ct state related meta l4proto icmp accept
-    ct state related meta l4proto ipv6-icmp accept
+    ct state related meta l4proto icmp ct original ip saddr 10.1.0.0/28 accept
+    ct state related meta l4proto icmp ct original ip saddr 10.1.1.0/28 accept
+    ct state related meta l4proto ipv6-icmp ct original ip6 saddr fd5c::/64 accept
     ip daddr 10.1.0.1 meta l4proto icmp accept
     ip daddr 10.1.0.1 tcp dport 3000 accept
     ip daddr 10.1.0.1 udp dport 1-9 accept
