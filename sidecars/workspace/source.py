@@ -135,6 +135,9 @@ def _origin(root: Path, remote: str | None) -> tuple[str | None, list[str]]:
 
 def without_credentials(url: str) -> str:
     """The URL without a password or token; a user name stays only where it is needed to log in (ssh)."""
+    helper = re.match(r"(?:[A-Za-z0-9+.-]+::)+", url)  # gitremote-helpers(7), e.g. hg::https://...
+    if helper:
+        return helper[0] + without_credentials(url[helper.end() :])
     parts = urlsplit(url)
     if "@" not in parts.netloc:
         return url

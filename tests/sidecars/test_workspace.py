@@ -278,6 +278,7 @@ def test_a_remote_of_another_name_becomes_origin(host: Path, tmp_path: Path) -> 
         ("ssh://git@example.com:22/x.git", "ssh://git@example.com:22/x.git"),
         ("ssh://git:secret@example.com/x.git", "ssh://git@example.com/x.git"),
         ("https://example.com/a@b.git", "https://example.com/a@b.git"),
+        ("hg::https://kim:secret@example.com/x", "hg::https://example.com/x"),
     ],
 )
 @pytest.mark.requirement("I6")
