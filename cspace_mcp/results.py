@@ -15,6 +15,10 @@ State = Literal[
 ]  # fmt: skip
 
 
+#: The most entries of a list that can be of any length.
+MOST = 20
+
+
 class Result(BaseModel):
     """Base of every answer."""
 
@@ -58,7 +62,8 @@ class Firewall(Result):
     refused: int = 0
     """Packets refused so far."""
     unresolved: list[str] = []
-    """Allowed names that do not resolve now; they stay closed until they do."""
+    """Allowed names that do not resolve now and stay closed until they do, the first `MOST` of them."""
+    unresolved_count: int = 0
     warnings: list[str] = []
     """What the policy asks for and could not be done as asked."""
 
@@ -86,28 +91,30 @@ class Unsaved(Result):
     """Work that exists only inside an instance."""
 
     files: list[str] = []
-    """Paths with uncommitted changes."""
+    """Paths with uncommitted changes, the first `MOST` of them."""
+    file_count: int = 0
     commits: list[str] = []
-    """Commits that are on no remote and not in the checkout it was made from, as ``abc1234 subject``."""
-    unknown: str | None = None
-    """Why it could not be found out, where it could not."""
+    """Commits that are on no remote and not in the checkout it was made from, as ``abc1234 subject``; the first `MOST`."""
+    commit_count: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.files or self.commits or self.unknown)
+        return bool(self.file_count or self.commit_count)
 
     def sentence(self) -> str:
         """For people: how much there is, with the first few by name."""
-        parts = (
-            [_some(self.files, "file with uncommitted changes", "files with uncommitted changes")] if self.files else []
-        )
-        parts += [_some(self.commits, "unpushed commit", "unpushed commits")] if self.commits else []
-        parts += [f"unsaved work cannot be ruled out ({self.unknown})"] if self.unknown else []
+        parts = []
+        if self.file_count:
+            parts.append(
+                _some(self.files, self.file_count, "file with uncommitted changes", "files with uncommitted changes")
+            )
+        if self.commit_count:
+            parts.append(_some(self.commits, self.commit_count, "unpushed commit", "unpushed commits"))
         return "; ".join(parts)
 
 
-def _some(rows: list[str], one: str, many: str) -> str:
-    shown = ", ".join(rows[:5]) + (", …" if len(rows) > 5 else "")
-    return f"{len(rows)} {one if len(rows) == 1 else many} ({shown})"
+def _some(rows: list[str], count: int, one: str, many: str) -> str:
+    shown = ", ".join(rows[:5]) + (", …" if count > 5 else "")
+    return f"{count} {one if count == 1 else many} ({shown})"
 
 
 class Destruction(Result):

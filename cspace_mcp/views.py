@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cspace_mcp.results import (
+    MOST,
     Destruction,
     Firewall,
     FirewallView,
@@ -50,7 +51,8 @@ def firewall(info: FirewallInfo) -> Firewall:
         names=info.names,
         ranges=info.ranges,
         refused=info.refused,
-        unresolved=list(info.unresolved),
+        unresolved=list(info.unresolved[:MOST]),
+        unresolved_count=len(info.unresolved),
         warnings=list(info.warnings),
     )
 
@@ -79,7 +81,12 @@ def _probe(proof: Mapping[str, Any]) -> Probe:
 
 def unsaved(work: Work) -> Unsaved:
     """Work that exists only inside."""
-    return Unsaved(files=list(work.files), commits=[f"{commit[:10]} {subject}" for commit, subject in work.commits])
+    return Unsaved(
+        files=list(work.files[:MOST]),
+        file_count=len(work.files),
+        commits=[f"{commit[:10]} {subject}" for commit, subject in work.commits[:MOST]],
+        commit_count=len(work.commits),
+    )
 
 
 def destruction(removed: Removed) -> Destruction:

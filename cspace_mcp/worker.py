@@ -17,11 +17,15 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, BinaryIO
 
 from cspace_mcp.service import Service, Spawn
 from netpolicy.errors import Exit, UserError
 from sidecars.progress import Step
+
+#: Between an interruption and the next, where the first was not heard.
+_AGAIN_SECONDS = 0.1
 
 
 def run(service: Callable[[], Service], stdin: BinaryIO, stdout: BinaryIO) -> int:
@@ -34,8 +38,15 @@ def run(service: Callable[[], Service], stdin: BinaryIO, stdout: BinaryIO) -> in
             stdout.flush()
 
     request = json.loads(stdin.readline())
-    done = threading.Event()
-    threading.Thread(target=_interrupt_at_end, args=(stdin, done), daemon=True).start()
+    done, heard = threading.Event(), threading.Event()
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        if not done.is_set() and not heard.is_set():
+            heard.set()
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    threading.Thread(target=_interrupt_at_end, args=(stdin, done, heard), daemon=True).start()
     try:
         answer = _call(service(), request["op"], request["args"], lambda step: say({"step": _step(step)}))
     except UserError as error:
@@ -65,12 +76,15 @@ def _step(step: Step) -> dict[str, Any]:
     return {"phase": step.phase, "message": step.message, "fraction": step.fraction}
 
 
-def _interrupt_at_end(stdin: BinaryIO, done: threading.Event) -> None:
+def _interrupt_at_end(stdin: BinaryIO, done: threading.Event, heard: threading.Event) -> None:
     # Past the buffer: a thread inside it would stop the interpreter from ending.
     while os.read(stdin.fileno(), 4096):
         pass
-    if not done.is_set():
+    # Until it was heard: a signal that comes just before a blocking call does not end that call.
+    while not done.is_set():
         os.kill(os.getpid(), signal.SIGINT)
+        if heard.wait(_AGAIN_SECONDS):
+            return
 
 
 def main() -> int:
@@ -80,7 +94,6 @@ def main() -> int:
     # What the work prints by accident must not be taken for an answer.
     wire = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     return run(lambda: HostService(Path.cwd(), os.environ), sys.stdin.buffer, wire)
 
 

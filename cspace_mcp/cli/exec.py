@@ -19,12 +19,15 @@ from netpolicy.errors import Exit, UserError
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     surface.instance_argument(parser)
-    parser.add_argument("command", metavar="CMD", nargs="*", help="the program and its arguments, after --")
+    parser.usage = f"{parser.prog} NAME -- CMD..."
+    parser.add_argument(
+        "command", metavar="CMD", nargs=argparse.REMAINDER, help="the program and its arguments, as they are"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Run it to its end."""
-    command: Sequence[str] = args.command
+    command: Sequence[str] = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
         hint = f"For example: cspace exec {args.name} -- git status. A shell: cspace ssh {args.name}"
         raise UserError("usage", "cspace exec: there is no command", hint=hint, exit_status=Exit.BAD_INPUT)

@@ -20,17 +20,26 @@ _ALWAYS = {"anthropic/alwaysLoad": True}
 #: An error is read by a model; what is longer helps nobody.
 _LONGEST_ERROR = 4000
 
+_LOSE = "Commit and hand over the work first, or, only if the user agrees to lose it, call instance_destroy again with force=true."
+_FIX = "Fix the named keys in .cspace.json, then call again."
+_DOCTOR = "Ask the user to run `cspace doctor` on the host."
 #: What an agent does next, by the error's code. Hints of the errors themselves are for a person's command line.
 _NEXT = {
+    "bad-config": _FIX,
+    "bad-policy": _FIX,
+    "engine-permission": _DOCTOR,
+    "engine-timeout": _DOCTOR,
+    "engine-unreachable": "Ask the user to run `cspace doctor` on the host; `cspace engine install` installs an engine.",
+    "gate-failed": _DOCTOR,
+    "gate-gone": _DOCTOR,
+    "gate-stopped": _DOCTOR,
+    "image-missing": "Ask the user to run `cspace image build` on the host.",
+    "instance-busy": "Wait a little, then call again.",
     "instance-missing": "Call instance_list to see the instances that exist.",
+    "instance-stopped": "Ask the user to run `cspace up` with its name on the host, or make another with instance_spawn.",
     "name-taken": "Call instance_spawn with another name, or without one to get the next free name.",
-    "unsaved-work": "Commit and hand over the work first, or, only if the user agrees to lose it, call instance_destroy "
-    "again with force=true.",
-    "engine-unreachable": "Ask the user to run `cspace doctor` on the host.",
-    "engine-missing": "Ask the user to run `cspace engine install` on the host.",
-    "engine-permission": "Ask the user to run `cspace doctor` on the host.",
-    "bad-config": "Fix the named keys in .cspace.json, then call again.",
-    "bad-policy": "Fix the named keys in .cspace.json, then call again.",
+    "unsaved-work": _LOSE,
+    "work-unknown": _LOSE,
 }
 
 

@@ -72,7 +72,7 @@ def test_the_model_is_told_of_every_tool_and_how_to_use_them(era: str, tmp_path:
 
 @ERAS
 def test_an_error_reaches_the_model_whole(era: str, tmp_path: Path, home: Path, service: FakeService) -> None:
-    (tmp_path / "unsaved").write_text(Unsaved(files=["notes.md"]).model_dump_json())
+    (tmp_path / "unsaved").write_text(Unsaved(files=["notes.md"], file_count=1).model_dump_json())
     script = [
         use("instance_spawn", name="venus"),
         use("instance_destroy", name="venus"),

@@ -38,6 +38,7 @@ def test_an_instance_from_up_to_down(checkout: Checkout) -> None:
         "exec", "mercury", "--", "sh", "-c", "cat; pwd; id -un; echo err >&2; exit 7", stdin=b"in\n", ok=(7,)
     )
     assert (ran.stdout, ran.stderr) == (b"in\n/workspace\ndev\n", b"err\n")
+    assert checkout.cspace("exec", "mercury", "echo", "--", "-n", "--help").text == "-- -n --help"
     assert checkout.cspace("exec", "mercury", "--", "git", "remote", "get-url", "origin").text.endswith(
         "/team/shop.git"
     )

@@ -132,6 +132,15 @@ def test_words(
     assert engine.asked == []
 
 
+@pytest.mark.parametrize("words", [["exec", "mars"], ["exec", "mars", "--"]], ids=" ".join)
+def test_a_command_that_is_missing(
+    engine: CountingEngine, checkout: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert main(words) == Exit.BAD_INPUT
+    assert capsys.readouterr().err.startswith("error: cspace exec: there is no command\n")
+    assert engine.asked == []
+
+
 def test_the_environment(
     engine: CountingEngine, checkout: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

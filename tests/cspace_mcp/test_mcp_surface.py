@@ -11,6 +11,7 @@ import pytest
 from mcp import Client
 
 from cspace_mcp import server
+from cspace_mcp.tools import frame
 from cspace_mcp.tools.desk import Desk
 
 pytestmark = pytest.mark.anyio
@@ -47,6 +48,14 @@ async def test_every_tool_gives_all_four_hints_and_takes_only_what_it_names(desk
         assert tool["outputSchema"]["type"] == "object"
         assert len(tool["description"]) <= 300
         assert tool["title"]
+
+
+def test_every_code_with_a_next_call_exists() -> None:
+    packages = (Path(server.__file__).parents[1] / name for name in ("cspace_mcp", "sidecars", "netpolicy"))
+    text = "".join(
+        path.read_text() for package in packages for path in package.rglob("*.py") if path.name != "frame.py"
+    )
+    assert [code for code in frame._NEXT if f'"{code}"' not in text] == []
 
 
 async def test_the_list_fits_its_budget(desk: Desk) -> None:

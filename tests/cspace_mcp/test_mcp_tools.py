@@ -18,7 +18,7 @@ from cspace_mcp.tools.desk import Desk
 
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("error::mcp.MCPDeprecationWarning")]
 
-LOSS = Unsaved(files=["notes.md"], commits=["abc1234 try it"])
+LOSS = Unsaved(files=["notes.md"], file_count=1, commits=["abc1234 try it"], commit_count=1)
 
 
 @pytest.fixture(params=["auto", "legacy"])
