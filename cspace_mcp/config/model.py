@@ -62,6 +62,10 @@ def _memory(value: Any) -> Any:
     return size
 
 
+#: Networks that nobody's public addresses are in (RFC 1918, RFC 6598, RFC 4193).
+_PRIVATE = tuple(ip_network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fd00::/8"))
+
+
 def _networks(value: Any) -> Any:
     rows = [value] if isinstance(value, str) else value
     if not isinstance(rows, list) or not rows:
@@ -74,6 +78,11 @@ def _networks(value: Any) -> Any:
             raise _wrong(f"{row!r} is not a network: {error}") from error
         if network.prefixlen > (28 if network.version == 4 else 64):
             raise _wrong(f"{row} is too small: an instance takes a /28 (IPv4) and a /64 (IPv6) of the pool")
+        if not any(network[0] in own and network[-1] in own for own in _PRIVATE):
+            raise _wrong(
+                f"{row} is not a private network: the host would send what it means for others to the instances; "
+                "give a part of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10 or fd00::/8"
+            )
         if any(known.version == network.version for known in found):
             raise _wrong("holds two networks of one family; give at most one IPv4 and one IPv6 network")
         found.append(network)

@@ -118,6 +118,8 @@ BAD = [
     ({"container": {"environment": {"A": ["x"]}}}, ".cspace.json: container.environment: the value of A must be a string"),
     ({"gate": {"pool": ["10.0.0.1/16"]}}, "'10.0.0.1/16' is not a network: 10.0.0.1/16 has host bits set"),
     ({"gate": {"pool": ["10.0.0.0/30"]}}, "10.0.0.0/30 is too small"),
+    ({"gate": {"pool": ["198.51.100.0/24"]}}, "198.51.100.0/24 is not a private network"),
+    ({"gate": {"pool": ["2001:db8::/48"]}}, "2001:db8::/48 is not a private network"),
     ({"gate": {"pool": ["10.0.0.0/16", "10.1.0.0/16"]}}, "holds two networks of one family"),
     ({"gate": {"upstream": ["dns.example"]}}, "each must be a resolver's address"),
     ({"gate": {"upstream": ["192.0.2.1:0"]}}, "port 0 does not exist"),
