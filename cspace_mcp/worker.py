@@ -1,7 +1,7 @@
 """One long call in a process of its own: a request on standard input, steps and one answer on standard output.
 
     -> {"op": "spawn", "args": {...}}
-    <- {"step": {"phase", "message", "fraction"}}   any number
+    <- {"step": {"phase", "message", "fraction", "seconds"}}   any number
     <- {"result": {...}} or {"error": {"code", "message", "hint", "details"}}
 
 End-of-file on standard input before the answer means that nobody waits for it any more: the work is undone, as after Ctrl-C.
@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
@@ -48,7 +49,7 @@ def run(service: Callable[[], Service], stdin: BinaryIO, stdout: BinaryIO) -> in
     signal.signal(signal.SIGINT, interrupt)
     threading.Thread(target=_interrupt_at_end, args=(stdin, done, heard), daemon=True).start()
     try:
-        answer = _call(service(), request["op"], request["args"], lambda step: say({"step": _step(step)}))
+        answer = _call(service(), request["op"], request["args"], lambda step: say({"step": asdict(step)}))
     except UserError as error:
         done.set()
         say({"error": error.as_dict()})
@@ -70,10 +71,6 @@ def _call(service: Service, op: str, args: dict[str, Any], report: Callable[[Ste
             return service.destroy(args["name"], force=args["force"], report=report).model_dump(mode="json")
         case _:
             raise UserError("usage", f"the worker knows no call {op!r}", exit_status=Exit.BAD_INPUT)
-
-
-def _step(step: Step) -> dict[str, Any]:
-    return {"phase": step.phase, "message": step.message, "fraction": step.fraction}
 
 
 def _interrupt_at_end(stdin: BinaryIO, done: threading.Event, heard: threading.Event) -> None:

@@ -56,7 +56,8 @@ def live(stream: TextIO, clock: Clock | None = None) -> Iterator[Reporter]:
             last = step
             return
         last, drawn = step, now
-        stream.write(f"{_ERASE}{_fit(_share(step) + step.message, 0)}")
+        going = "" if step.seconds is None else f" {step.seconds:.0f} s"
+        stream.write(f"{_ERASE}{_fit(_share(step) + step.message, len(going))}{going}")
         stream.flush()
 
     whole = False

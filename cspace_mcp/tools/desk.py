@@ -133,6 +133,8 @@ def reporter(ctx: Context[Desk, Any]) -> Report:
         nonlocal last
         # Without a known fraction the number still has to grow; the message is what people read.
         last = max(last + 0.01, min(99.0, 100 * step.fraction) if step.fraction is not None else 0.0)
-        await ctx.report_progress(last, 100, step.message)
+        await ctx.report_progress(
+            last, 100, step.message if step.seconds is None else f"{step.message} ({step.seconds:.0f} s)"
+        )
 
     return report

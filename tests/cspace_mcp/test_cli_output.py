@@ -54,12 +54,14 @@ def test_living_progress_is_one_line_that_stays_when_its_phase_is_over(monkeypat
         clock.time = 0.01
         report(Step("image", "too soon to be drawn"))
         clock.time = 3.5
+        report(Step("image", "building", seconds=3.4))
         report(Step("network", "reserving " + "x" * 100))
         clock.time = 4.0
     shown = out.getvalue().split("\r\x1b[K")
     assert shown[1:] == [
         "building",
-        "too soon to be drawn   3.5 s\n",
+        "building 3 s",
+        "building   3.5 s\n",
         "reserving " + "x" * 48 + "…",
         "reserving " + "x" * 40 + "…   0.5 s\n",
     ]
