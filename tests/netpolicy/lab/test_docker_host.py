@@ -12,11 +12,19 @@ from support.docker_host import DockerHost, docker_host
 
 from netpolicy import command
 from netpolicy.lab import Lab
+from sidecars import images
+from sidecars.install import ensure_engine
 
 pytestmark = pytest.mark.docker
 
-#: Copied from the machine's own engine, which has it for the images we build.
-IMAGE = "debian:trixie-slim"
+#: Copied from the machine's own engine; any image with a shell would do.
+IMAGE = images.GATE.name
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _built() -> None:
+    with ensure_engine().engine as own:
+        images.ensure_all(own)
 
 
 def traces(directory: Path) -> list[str]:
