@@ -189,6 +189,13 @@ def nft_json(namespace: Namespace, *words: str) -> list[dict[str, Any]]:
     return listing
 
 
+def route_to(one: Guarded) -> None:
+    """Give the internet a way to the workload's own addresses, as a router of the same company would have it."""
+    with Links(one.lab.inet.name) as links:
+        for network, via in zip(one.attachment.networks, ("198.51.100.2", "2001:db8:0:1::2"), strict=True):
+            links.route(str(network), via=via)
+
+
 @contextlib.contextmanager
 def listener(namespace: Namespace, address: str, port: int) -> Iterator[None]:
     """A TCP server in a namespace that greets and hangs up."""
@@ -252,7 +259,12 @@ def neighbour_of(one: Guarded, number: int) -> Iterator[int]:
 
 @contextlib.contextmanager
 def open_server(
-    one: Guarded, address: str, port: int, where: Namespace = None, client_at: Namespace = None
+    one: Guarded,
+    address: str,
+    port: int,
+    where: Namespace = None,
+    client_at: Namespace = None,
+    asked: tuple[str, int] | None = None,
 ) -> Iterator[tuple[socket.socket, socket.socket]]:
     """An open TCP connection from the workload (or another namespace) to a server on the host (or elsewhere): both ends."""
     family = _family(address)
@@ -264,7 +276,7 @@ def open_server(
         server.listen()
         for end in (server, client):
             end.settimeout(SECONDS)
-        client.connect((address, port))
+        client.connect(asked or (address, port))
         accepted, _ = server.accept()
         with accepted:
             accepted.settimeout(SECONDS)

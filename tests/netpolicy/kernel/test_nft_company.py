@@ -60,6 +60,22 @@ def test_beside_docker(guard: Callable[..., Guarded], version: int) -> None:
     assert [line for line in after if line.startswith("-")] == [line for line in before if line.startswith("-")]
 
 
+def test_the_source_translation_of_somebody_else_does_not_win(guarded: Guarded, version: int) -> None:
+    family, theirs, ours = (
+        ("ip", "198.51.100.99", "198.51.100.2") if version == 4 else ("ip6", "2001:db8:0:1::99", "2001:db8:0:1::2")
+    )
+    lines = (
+        "add table inet theirs",
+        "add chain inet theirs leave { type nat hook postrouting priority 100; }",
+        f'add rule inet theirs leave oifname "up0" snat {family} to {theirs}',
+    )
+    nft(guarded.lab.host.name, stdin="\n".join(lines) + "\n")
+    address = guarded.fresh(version)
+    guarded.apply(rules({address: "443/tcp"}))
+    assert guarded.tcp(address, 443).passed
+    assert {packet.source for packet in guarded.lab.receiver.arrived(address)} == {ours}
+
+
 @pytest.mark.requirement("F1")
 def test_an_accept_of_somebody_else_does_not_open(guarded: Guarded, version: int) -> None:
     for n, priority in enumerate((-300, 0, 300)):

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from ipaddress import ip_address
 
 import pytest
-from knocking import Guarded, bridged, carries, learned, neighbour_of, open_server, passes, rules, wait_until
+from knocking import (
+    Guarded,
+    bridged,
+    carries,
+    learned,
+    neighbour_of,
+    nft,
+    open_server,
+    passes,
+    route_to,
+    rules,
+    wait_until,
+)
 
-from netpolicy.kernel.links import Links
+from netpolicy.kernel import conntrack
+from netpolicy.kernel.netlink import Netlink
 from netpolicy.kernel.nftables import NftablesEnforcer
 
 pytestmark = pytest.mark.kernel
@@ -123,16 +137,38 @@ def test_the_own_networks_flows_and_a_siblings_are_left_alone(guard: Callable[..
     assert carries(theirs)
 
 
-def test_inbound_flows_older_than_the_lock_are_cut(guard: Callable[..., Guarded], version: int) -> None:
+@pytest.mark.parametrize("published", [False, True])
+def test_inbound_flows_older_than_the_lock_are_cut(
+    guard: Callable[..., Guarded], version: int, published: bool
+) -> None:
+    """To the workload's own address, and by way of a published port of the host."""
     one = guard(install=False)
-    with Links(one.lab.inet.name) as links:
-        via = "198.51.100.2" if version == 4 else "2001:db8:0:1::2"
-        links.route(str(one.attachment.networks[0 if version == 4 else 1]), via=via)
+    route_to(one)
     address = one.box.v4 if version == 4 else one.box.v6
-    with open_server(one, address, 9000, one.box.name, one.lab.inet.name) as (client, server):
-        assert passes(client, server)
+    uplink, family = ("198.51.100.2", "ip") if version == 4 else ("2001:db8:0:1::2", "ip6")
+    target = f"{address}:9000" if version == 4 else f"[{address}]:9000"
+    publish = (
+        "add table inet theirs",
+        "add chain inet theirs publish { type nat hook prerouting priority -100; }",
+        f"add rule inet theirs publish {family} daddr {uplink} tcp dport 8080 dnat {family} to {target}",
+        "add rule inet theirs publish ct state new",
+    )
+    nft(one.lab.host.name, stdin="\n".join(publish) + "\n")
+    asked = (uplink, 8080) if published else (address, 9000)
+    with open_server(one, address, 9000, one.box.name, one.lab.inet.name, asked) as (client, server):
         one.enforcer.install("csp-")
+        assert tracked(one, address)
         one.enforcer.attach(one.attachment, None)
+        assert not tracked(one, address)
         one.apply(rules({"0.0.0.0/0": "443/tcp", "::/0": "443/tcp"}))
         assert not passes(client, server)
         assert not passes(server, client)
+
+
+def tracked(one: Guarded, address: str) -> bool:
+    """Whether the host has a connection with the address at any end."""
+    link, packed = Netlink(one.lab.host.name), ip_address(address).packed
+    try:
+        return bool(conntrack.entries(link, lambda entry: packed in (*entry.original[:2], *entry.reply[:2])))
+    finally:
+        link.close()

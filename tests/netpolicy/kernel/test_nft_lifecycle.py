@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from knocking import Guarded, carries, learned, nft_json, rules, wait_until
+from knocking import Guarded, Knock, carries, learned, nft_json, rules, wait_until
 
 from netpolicy.errors import UserError
 from netpolicy.kernel.links import Links
@@ -20,24 +20,24 @@ pytestmark = pytest.mark.kernel
 @pytest.mark.requirement("F1")
 def test_from_prefix_lock_to_prefix_lock(guard: Callable[..., Guarded], version: int) -> None:
     one = guard()
-    address, ruleset = one.fresh(version), None
-    assert one.tcp(address, 443).refused, "nothing attached: the prefix is locked"
+    address, closed = one.fresh(version), Knock("ECONNREFUSED", arrived=False)
+    assert one.tcp(address, 443) == closed, "nothing attached: the prefix is locked"
     one.enforcer.attach(one.attachment, None)
     assert one.enforcer.attachments() == [one.attachment.id]
     assert one.enforcer.in_force(one.attachment.id) is None
-    assert one.tcp(address, 443).refused, "attached: locked"
+    assert one.tcp(address, 443) == closed, "attached: locked"
     ruleset = rules({address: "443/tcp"})
     one.apply(ruleset)
     assert one.enforcer.in_force(one.attachment.id) == ruleset.id
     assert one.tcp(address, 443).passed
     one.enforcer.attach(one.attachment, None)
     assert one.enforcer.in_force(one.attachment.id) is None
-    assert one.tcp(address, 443).refused, "attached again: locked again"
+    assert one.tcp(address, 443) == closed, "attached again: locked again"
     one.apply(ruleset)
     assert one.tcp(address, 443).passed
     one.enforcer.detach(one.attachment.id)
     assert one.enforcer.attachments() == []
-    assert one.tcp(address, 443).refused, "detached: the prefix is locked"
+    assert one.tcp(address, 443) == closed, "detached: the prefix is locked"
 
 
 @pytest.mark.requirement("F1")

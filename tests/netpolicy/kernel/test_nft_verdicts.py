@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import secrets
+import select
 import socket
 import struct
 from collections.abc import Callable
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 import pytest
-from knocking import Guarded, Knock, bridged, learned, listener, neighbour_of, rules
+from knocking import Guarded, Knock, bridged, learned, listener, neighbour_of, route_to, rules
 
+from netpolicy.kernel import netns
 from netpolicy.kernel.links import Links
+from netpolicy.kernel.nftables import expressions
 
 pytestmark = pytest.mark.kernel
 
@@ -165,17 +168,80 @@ def test_siblings_do_not_reach_each_other(guard: Callable[..., Guarded], version
 
 
 @pytest.mark.requirement("F1")
-def test_nothing_new_comes_in_by_forwarding(guarded: Guarded, version: int) -> None:
-    guarded.apply(rules(EVERYTHING))
-    address = guarded.box.v4 if version == 4 else guarded.box.v6
-    with Links(guarded.lab.inet.name) as links:
-        via = "198.51.100.2" if version == 4 else "2001:db8:0:1::2"
-        links.route(str(guarded.attachment.networks[0 if version == 4 else 1]), via=via)
-    with listener(guarded.box.name, address, 9000):
-        assert guarded.tcp(address, 9000, node=guarded.lab.inet).outcome == "ECONNREFUSED"
-        guarded.enforcer.detach(guarded.attachment.id)
-        guarded.enforcer.install(None)
-        assert guarded.tcp(address, 9000, node=guarded.lab.inet).outcome == "answered", "control: the way is there"
+@pytest.mark.parametrize("state", ["unattached", "locked", "enforced", "off"])
+def test_nothing_new_comes_in_by_forwarding(guard: Callable[..., Guarded], version: int, state: str) -> None:
+    one = guard()
+    route_to(one)
+    if state != "unattached":
+        one.enforcer.attach(one.attachment, None)
+    if state in ("enforced", "off"):
+        one.apply(rules(EVERYTHING, mode="off" if state == "off" else "enforce"))
+    address = one.box.v4 if version == 4 else one.box.v6
+    with listener(one.box.name, address, 9000):
+        assert one.tcp(address, 9000, node=one.lab.inet).outcome == "ECONNREFUSED"
+    assert received(one, address) == []
+    one.enforcer.detach(one.attachment.id)
+    one.enforcer.install(None)
+    assert received(one, address) == [b"hello"], "control: the way is there"
+
+
+def received(one: Guarded, address: str) -> list[bytes]:
+    """What arrives at the workload of a datagram from the internet: a refusal that comes back is not enough."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with one.box.socket(family, socket.SOCK_DGRAM) as inside, one.lab.inet.socket(family, socket.SOCK_DGRAM) as outside:
+        inside.bind((address, 9001))
+        outside.connect((address, 9001))
+        outside.send(b"hello")
+        heard, _, _ = select.select([inside, outside], [], [], 5)
+        assert heard, "neither an arrival nor a refusal"
+        return [inside.recv(100)] if inside in heard else []
+
+
+@pytest.mark.requirement("F1")
+def test_the_host_is_closed_while_nothing_is_attached(guard: Callable[..., Guarded], version: int) -> None:
+    one = guard()
+    gateway = str(one.attachment.gateways[0 if version == 4 else 1])
+    with listener(one.lab.host.name, gateway, 3000):
+        assert one.tcp(gateway, 3000).outcome == "ECONNREFUSED", "and by a reset: neighbours are still found"
+        one.enforcer.install(None)
+        assert one.tcp(gateway, 3000).outcome == "answered"
+
+
+@pytest.mark.requirement("F1")
+def test_siblings_without_the_prefix_do_not_reach_each_other(guard: Callable[..., Guarded], version: int) -> None:
+    one, two = guard("one-wire"), guard("two-wire")
+    for each in (one, two):
+        each.enforcer.attach(each.attachment, None)
+        each.apply(rules(EVERYTHING))
+    target = two.box.v4 if version == 4 else two.box.v6
+    with listener(two.box.name, target, 9000):
+        assert one.tcp(target, 9000).outcome == "ECONNREFUSED"
+        assert one.tcp(target, 9000, node=one.lab.host).outcome == "answered", "control: it listens"
+
+
+@pytest.mark.requirement("F1")
+def test_what_cannot_be_tracked_does_not_leave_untranslated(guarded: Guarded, version: int) -> None:
+    """A TCP segment without any flag, by root, to an allowed address: the kernel calls it invalid and would not translate it."""
+    address = guarded.fresh(version)
+    guarded.apply(rules({address: "443/tcp"}))
+    for flags, arrives in ((0x02, True), (0x00, False)):
+        with guarded.box.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_RAW, 6) as sock:
+            own = guarded.box.v4 if version == 4 else guarded.box.v6
+            sock.sendto(segment(own, address, 443, flags), (address, 0))
+        arrived = guarded.lab.receiver.arrived(address, 443, 6)
+        assert bool(arrived) is arrives
+        guarded.lab.receiver.forget()
+
+
+def segment(source: str, destination: str, port: int, flags: int) -> bytes:
+    """A TCP header with a right checksum (RFC 9293 3.1)."""
+    bare = struct.pack(">HHIIBBHHH", 40001, port, 1, 0, 5 << 4, flags, 1024, 0, 0)
+    ends = ip_address(source).packed + ip_address(destination).packed
+    words = ends + struct.pack(">HH", 6, len(bare)) + bare
+    total = sum(struct.unpack(f">{len(words) // 2}H", words))
+    total = (total & 0xFFFF) + (total >> 16)
+    total = (total & 0xFFFF) + (total >> 16)
+    return bare[:16] + struct.pack(">H", ~total & 0xFFFF) + bare[18:]
 
 
 @pytest.mark.requirement("F1")
@@ -201,6 +267,30 @@ def test_a_forged_sender_carries_nothing_out(guard: Callable[..., Guarded], vers
         assert bool(one.lab.receiver.saw(nonce)) is expected, (source, destination)
         if source == foreign:
             assert not one.lab.receiver.arrived(foreign)
+
+
+@pytest.mark.requirement("F1")
+def test_a_forged_sender_where_the_kernel_cannot_look_back(
+    guard: Callable[..., Guarded], version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without nft_fib attachments still know their own senders, and the lock by prefix is silent."""
+    monkeypatch.setattr(expressions, "route_back_missing", lambda: (expressions.expression("no-such-expression"),))
+    one, locked = guard(), guard()
+    one.enforcer.attach(one.attachment, None)
+    target, foreign = one.fresh(version), one.fresh(version)
+    one.apply(rules({target: "443/udp"}))
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    for each in (one, locked):
+        with Links(each.box.name) as links:
+            links.address("eth0", f"{foreign}/{32 if version == 4 else 128}")
+        with each.box.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.bind((foreign, 0))
+            sock.sendto(b"forged", (target, 443))
+            sock.sendto(b"forged", (one.fresh(version), 443))
+    assert not one.lab.receiver.saw(b"forged")
+    one.box.run(["ip", "address", "del", f"{foreign}/{32 if version == 4 else 128}", "dev", "eth0"])
+    assert one.udp(target, 443).passed
+    assert one.tcp(target, 443).outcome == "ECONNREFUSED"
 
 
 @pytest.mark.requirement("F7")
@@ -229,6 +319,23 @@ def test_source_nat_hides_the_workload(guarded: Guarded, version: int) -> None:
     assert guarded.tcp(address, 443).passed
     sources = {packet.source for packet in guarded.lab.receiver.arrived(address)}
     assert sources == {"198.51.100.2" if version == 4 else "2001:db8:0:1::2"}
+
+
+def test_routed_traffic_within_the_own_network_is_not_translated(guard: Callable[..., Guarded], version: int) -> None:
+    one = bridged(guard)
+    one.enforcer.attach(one.attachment, None)
+    one.apply(rules())
+    index = 0 if version == 4 else 1
+    inside, gateway = str(one.attachment.networks[index][3]), str(one.attachment.gateways[index])
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    with neighbour_of(one, 3) as other, netns.socket_in(other, family, socket.SOCK_DGRAM) as server:
+        server.settimeout(5)
+        server.bind((inside, 9000))
+        with Links(one.box.name) as links:
+            links.route(f"{inside}/{32 if version == 4 else 128}", via=gateway)
+        with one.box.socket(family, socket.SOCK_DGRAM) as client:
+            client.sendto(b"hello", (inside, 9000))
+        assert server.recvfrom(100)[1][0] == (one.box.v4 if version == 4 else one.box.v6)
 
 
 @pytest.mark.requirement("F1")
