@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -49,6 +50,12 @@ GROUPS: dict[str, Callable[[], str | None]] = {
     "docker": _docker_lacks,
     "claude": _claude_lacks,
 }
+
+
+def pytest_configure() -> None:
+    # A shell starts background jobs with Ctrl-C ignored, and every child would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
