@@ -1,6 +1,6 @@
 """Instances: made, listed, used and removed. One firewalled container with a workspace of its own, for now.
 
-`up` runs the phases of `making` under an `undo`; `assess` says, from what can be seen, in which phase an instance is; nothing here
+`up` runs the `phases` under an `undo`; `assess` says, from what can be seen, in which phase an instance is; nothing here
 keeps state but Docker's labels, the gate and the journal.
 """
 

@@ -10,9 +10,10 @@ from sidecars import names, workspace
 from sidecars.engine import Engine
 from sidecars.instance.assess import Facts
 from sidecars.instance.listing import branch, describe
-from sidecars.instance.making import PHASES, Making
+from sidecars.instance.making import Making
 from sidecars.instance.model import InstanceInfo, InstanceSpec, Phase
 from sidecars.instance.objects import BRANCH, ROOT, Objects, look, look_all
+from sidecars.instance.phases import PHASES
 from sidecars.instance.undo import Undo
 from sidecars.journal import Journal
 from sidecars.names import Name

@@ -22,7 +22,8 @@ from sidecars.engine import VolumeInfo
 from sidecars.engine.containers import Containers
 from sidecars.engine.networks import Networks
 from sidecars.engine.volumes import Volumes
-from sidecars.instance import Phase, making
+from sidecars.instance import Phase, phases
+from sidecars.instance.making import Making
 from sidecars.journal import Key
 from sidecars.progress import Step
 
@@ -30,21 +31,21 @@ pytestmark = pytest.mark.docker
 
 #: The module; the package offers the function of the same name.
 up_module = importlib.import_module("sidecars.instance.up")
-PHASES = [phase.__name__ for phase in making.PHASES]
+PHASES = [phase.__name__ for phase in phases.PHASES]
 
 
 class Cancelled(Exception):
     """What a reporter raises whose listener has gone."""
 
 
-def broken_after(phase: str, error: BaseException) -> tuple[Callable[[making.Making], None], ...]:
+def broken_after(phase: str, error: BaseException) -> tuple[Callable[[Making], None], ...]:
     """The phases, with one that fails when its work is done."""
 
-    def failing(work: making.Making) -> None:
-        getattr(making, phase)(work)
+    def failing(work: Making) -> None:
+        getattr(phases, phase)(work)
         raise error
 
-    return tuple(failing if known.__name__ == phase else known for known in making.PHASES)
+    return tuple(failing if known.__name__ == phase else known for known in phases.PHASES)
 
 
 @pytest.mark.requirement("I1")
