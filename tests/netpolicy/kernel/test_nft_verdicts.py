@@ -224,6 +224,8 @@ def test_what_cannot_be_tracked_does_not_leave_untranslated(guarded: Guarded, ve
     """A TCP segment without any flag, by root, to an allowed address: the kernel calls it invalid and would not translate it."""
     address = guarded.fresh(version)
     guarded.apply(rules({address: "443/tcp"}))
+    assert guarded.tcp(address, 443).passed  # and neighbours know each other: nothing waits on the way
+    guarded.lab.receiver.forget()
     for flags, arrives in ((0x02, True), (0x00, False)):
         with guarded.box.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_RAW, 6) as sock:
             own = guarded.box.v4 if version == 4 else guarded.box.v6
@@ -251,6 +253,9 @@ def test_a_forged_sender_carries_nothing_out(guard: Callable[..., Guarded], vers
     one = guard()
     target, denied = one.fresh(version), one.fresh(version)
     own = one.box.v4 if version == 4 else one.box.v6
+    # Neighbours know each other from here on: nothing waits on the way while we look for it.
+    assert one.tcp(denied, 443).outcome == "ECONNREFUSED"
+    assert one.tcp(denied, 443, node=one.lab.host).passed
     foreign = one.fresh(version)  # an address of the internet: the refusal would be routed there
     with Links(one.box.name) as links:
         links.address("eth0", f"{foreign}/{32 if version == 4 else 128}")
