@@ -56,12 +56,13 @@ class Attachment:
 class Enforcer(Protocol):
     """What an enforcement backend offers. Every call returns only after the kernel has acknowledged.
 
-    Each call is one transaction or leaves the old state: a failure never opens anything. Failures raise
-    `netpolicy.errors.UserError` with code ``kernel-refused`` (or ``kernel-missing`` where a facility is absent).
+    A failure or a kill leaves the old state or the new one and never opens anything. Failures raise
+    `netpolicy.errors.UserError` with code ``kernel-refused`` (or ``kernel-missing`` where a facility is absent);
+    docs/enforcement.md lists the others.
     """
 
     def install(self, prefix: str | None) -> None:
-        """Create the table with its base chains; refuse everything from interfaces whose name begins with `prefix`."""
+        """Create what all attachments share; refuse everything from interfaces whose name begins with `prefix`. Repeatable."""
 
     def attach(self, attachment: Attachment, dns_port: int | None) -> None:
         """Lock the interface: everything from it is refused (not even DNS). Connections it already has are cut."""
@@ -69,11 +70,15 @@ class Enforcer(Protocol):
     def apply(self, attachment: Attachment, ruleset: Ruleset, dns_port: int | None) -> None:
         """Put `ruleset` in force in place; keeps learned addresses the ruleset still allows, cuts withdrawn flows.
 
-        DNS queries of the workload, whatever server they name, are redirected to `dns_port` on the gate's address.
+        DNS queries of the workload, whatever server they name, are redirected to `dns_port` on the gate's address. It needs
+        no `attach` before it, so a gate that starts again interrupts nobody.
         """
 
     def learn(self, attachment_id: str, learned: Sequence[Learned]) -> None:
-        """Insert or refresh learned addresses; acknowledged by the kernel on return."""
+        """Insert or refresh learned addresses; acknowledged by the kernel on return.
+
+        What the ruleset in force does not allow is left out: an answer that comes after its name was withdrawn opens nothing.
+        """
 
     def learned(self, attachment_id: str) -> list[tuple[Address, int, int, int, float]]:
         """The learned elements in force: (address, protocol, first port, last port, seconds left)."""
