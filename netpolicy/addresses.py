@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from netpolicy.flow import Address
 
@@ -92,14 +92,6 @@ def forbidden(address: Address, permitted: Iterable[Network] = ()) -> str | None
                 return None
             return f"{address} is {what} ({network})"
     return None
-
-
-def lifted(networks: Iterable[Network]) -> list[Network]:
-    """Of a policy's ranges those that lift a forbidden block for the addresses in them, joined and sorted."""
-    found = {n for n in networks if any(_names(n, block) for _version, _base, _mask, _what, block in _rows())}
-    v4 = collapse_addresses(n for n in found if isinstance(n, IPv4Network))
-    v6 = collapse_addresses(n for n in found if isinstance(n, IPv6Network))
-    return [*v4, *v6]
 
 
 def unroutable(network: Network) -> str | None:

@@ -15,7 +15,6 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Literal
 
 from netpolicy import spans
-from netpolicy.addresses import lifted
 from netpolicy.flow import Address, Origin
 from netpolicy.prefixes import Prefixes
 from netpolicy.services import Service, elements, merged
@@ -118,8 +117,6 @@ class Ruleset:
             "mode": self.mode,
             "names": [[name, [_service(s) for s in self.services_of(name)]] for name in sorted(self.by_name)],
             "ranges": self._ranges(),
-            # Two sets of ranges may open the same addresses and yet differ in where names may resolve to.
-            "lifted": [str(network) for network in lifted(rule.network for rule in self.ranges)],
             "host": [_service(s) for s in merged(r.service for r in self.host)],
         }
 
