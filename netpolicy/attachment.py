@@ -1,19 +1,21 @@
 """Where a ruleset is enforced: an `Attachment`, and the interface every enforcer offers.
 
-An attachment is one interface of the namespace in which the gate runs (a Docker bridge, or the router's end of a veth pair)
-behind which the workload stands. Attaching at the output hook inside a namespace is the second kind that the architecture
-names; its place is a second dataclass beside this one.
+An attachment has one of two hooks. ``forward``: an interface of the namespace in which the rules stand (a Docker bridge, or
+the router's end of a veth pair), with the workload behind it. ``output``: the namespace itself, whose own processes are the
+workload; whoever is root there can take the rules away again, so it is for workloads that are not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from netpolicy.flow import Address
 from netpolicy.ruleset import Learned, Network, Ruleset
+
+Hook = Literal["forward", "output"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +27,18 @@ class Attachment:
     name: str
     """For people, e.g. ``myproject/mercury``."""
     interface: str
-    """Interface name, at most 15 bytes, in the gate's namespace. It need not exist yet."""
+    """Interface name, at most 15 bytes, in the gate's namespace. It need not exist yet. Empty at the output hook."""
     networks: tuple[Network, ...]
-    """The workload's own subnets: source NAT for what leaves, and free traffic among themselves."""
+    """The workload's own subnets: source NAT for what leaves, and free traffic among themselves.
+
+    At the output hook: networks to which traffic is free (none, as a rule); there is no source NAT.
+    """
     gateways: tuple[Address, ...]
-    """The gate's own addresses on the interface, at most one per family; the DNS gate listens there."""
+    """The gate's own addresses on the interface, at most one per family; the DNS gate listens there.
+
+    At the output hook the DNS gate listens on the loopback addresses, and these are the addresses that count as the host.
+    """
+    hook: Hook = "forward"
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form used by the control protocol and the gate's state file."""
@@ -39,6 +48,7 @@ class Attachment:
             "interface": self.interface,
             "networks": [str(n) for n in self.networks],
             "gateways": [str(a) for a in self.gateways],
+            "hook": self.hook,
         }
 
     @classmethod
@@ -50,7 +60,35 @@ class Attachment:
             interface=str(document["interface"]),
             networks=tuple(ip_network(n) for n in document["networks"]),
             gateways=tuple(ip_address(a) for a in document["gateways"]),
+            hook=_hook(document.get("hook", "forward")),
         )
+
+
+def _hook(text: Any) -> Hook:
+    if text == "forward":
+        return "forward"
+    if text == "output":
+        return "output"
+    raise ValueError(f"{text!r} is no hook: neither 'forward' nor 'output'")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One destination that a workload was refused (or, with a policy that is only observed, would have been)."""
+
+    address: Address
+    protocol: int
+    port: int
+    """0 for protocols without ports."""
+    packets: int
+
+
+class Packets(Protocol):
+    """A kernel counter."""
+
+    @property
+    def packets(self) -> int:
+        """How many so far."""
 
 
 class Enforcer(Protocol):
@@ -88,6 +126,21 @@ class Enforcer(Protocol):
 
     def attachments(self) -> list[str]:
         """The ids the kernel holds rules for."""
+
+    def refused(self) -> Mapping[str, Packets]:
+        """What each attachment's workload was refused since it was attached, by attachment id."""
+
+    def refusals(self, attachment_id: str) -> list[Refusal]:
+        """The destinations it was refused lately, the most packets first; bounded by the kernel, the oldest forgotten."""
+
+    def in_force(self, attachment_id: str) -> str | None:
+        """The id of the ruleset whose rules the kernel holds; None where it is locked or not attached."""
+
+    def drifted(self) -> list[str]:
+        """What another program changed in our rules since we wrote them last, a sentence each; empty where nothing.
+
+        Cheap enough to be asked twice a second. `install` and then `attach` or `apply` of each attachment put it right.
+        """
 
     def uninstall(self) -> None:
         """Remove our table and nothing else."""

@@ -49,6 +49,8 @@ class Layer(StrEnum):
     """On the workload's own machine, link or network, or at the host that the gate runs on."""
     OFF = "off"
     """The policy is switched off: everything passes."""
+    OBSERVE = "observe"
+    """The policy would refuse it, but is only observed: it passes, and is counted."""
     DNS = "dns"
     """By name, at the gate's DNS: an unknown name is not answered, so that no packet is ever sent."""
     ADDRESS = "address"

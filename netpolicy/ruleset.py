@@ -8,41 +8,65 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from netpolicy import spans
+from netpolicy import patterns, spans
 from netpolicy.flow import Address, Origin
 from netpolicy.prefixes import Prefixes
-from netpolicy.services import Service, elements, merged
+from netpolicy.services import Service, elements, merged, subtract
 from netpolicy.spans import Spans
 
 Network = IPv4Network | IPv6Network
-Mode = Literal["enforce", "off"]
+Mode = Literal["enforce", "observe", "off"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+OnDrift = Literal["repair", "lock"]
+ON_DRIFT: tuple[OnDrift, ...] = get_args(OnDrift)
 
 #: The wire format's version; a gate refuses another one.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class NameRule:
-    """An allowed exact name. Its addresses are learned by the DNS gate when it answers."""
+    """A name, exact or ``*.suffix`` (`netpolicy.patterns`). Its addresses are learned by the DNS gate when it answers."""
 
     name: str
     services: tuple[Service, ...]
     origin: Origin
+    until: float | None = None
+    """When the rule ends, in seconds since 1970 (UTC); None: never. A denial has no end, for its end would open something."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is for one name, which can be resolved before anybody asks."""
+        return not patterns.is_wildcard(self.name)
 
 
 @dataclass(frozen=True, slots=True)
 class RangeRule:
-    """An allowed network (a single address is a /32 or /128)."""
+    """A network (a single address is a /32 or /128)."""
 
     network: Network
     services: tuple[Service, ...]
     origin: Origin
+    until: float | None = None
+    """As with names."""
+
+
+@dataclass(frozen=True, slots=True)
+class RangeGroup:
+    """The addresses of one family that ranges open (or deny) with the same services and the same end."""
+
+    version: int
+    services: tuple[Service, ...]
+    """Merged, never empty."""
+    until: float | None
+    spans: Spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +98,18 @@ class Ruleset:
     policy: str
     """The policy's name for people, e.g. the file it came from."""
     mode: Mode = "enforce"
+    """``enforce``; ``observe``: what would be refused passes, and is counted; ``off``: everything passes."""
     names: tuple[NameRule, ...] = ()
     ranges: tuple[RangeRule, ...] = ()
     host: tuple[HostRule, ...] = ()
+    denied_names: tuple[NameRule, ...] = ()
+    """They win over every allowing rule: such a name is not answered, or not opened with these services."""
+    denied_ranges: tuple[RangeRule, ...] = ()
+    """They win over every allowing rule, also for addresses that allowed names resolve to."""
+    ipv6: bool = True
+    """False: nothing leaves by IPv6, and names have no IPv6 addresses."""
+    on_drift: OnDrift = "repair"
+    """What the gate does when another program has changed the rules: put them right, or lock the attachment."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """What compiling could not do, e.g. a provider list that is only a dated snapshot; makes the state `degraded`."""
 
@@ -88,67 +121,98 @@ class Ruleset:
 
     @cached_property
     def by_name(self) -> Mapping[str, tuple[NameRule, ...]]:
-        """All rules of each allowed name."""
-        found: dict[str, tuple[NameRule, ...]] = {}
-        for rule in self.names:
-            found[rule.name] = (*found.get(rule.name, ()), rule)
-        return found
+        """All allowing rules of each pattern, exact names and wildcards alike."""
+        return _by_pattern(self.names)
+
+    @cached_property
+    def denied_by_name(self) -> Mapping[str, tuple[NameRule, ...]]:
+        """All denying rules of each pattern."""
+        return _by_pattern(self.denied_names)
 
     @cached_property
     def by_prefix(self) -> Prefixes[RangeRule]:
-        """The range rules, for finding those around an address."""
-        index: Prefixes[RangeRule] = Prefixes()
-        for rule in self.ranges:
-            index.add(rule.network, rule)
-        return index
+        """The allowing range rules, for finding those around an address."""
+        return _by_network(self.ranges)
+
+    @cached_property
+    def denied_by_prefix(self) -> Prefixes[RangeRule]:
+        """The denying range rules, for finding those around an address."""
+        return _by_network(self.denied_ranges)
+
+    def rules_for(self, name: str) -> tuple[NameRule, ...]:
+        """The allowing rules for a concrete name: its own first, then wildcards, the nearest first."""
+        return _matching(self.by_name, name)
+
+    def denials_for(self, name: str) -> tuple[NameRule, ...]:
+        """The denying rules for a concrete name, in the same order."""
+        return _matching(self.denied_by_name, name)
 
     def services_of(self, name: str) -> tuple[Service, ...]:
-        """The services of an allowed name, merged over its rules, sorted; empty where the name is not allowed."""
-        return merged(s for rule in self.by_name.get(name, ()) for s in rule.services)
+        """The services of a concrete name, less what is denied of them, merged, sorted; empty where the name is not allowed."""
+        allowed = [s for rule in self.rules_for(name) for s in rule.services]
+        return subtract(allowed, (s for rule in self.denials_for(name) for s in rule.services)) if allowed else ()
+
+    def knows(self, name: str) -> bool:
+        """Whether the DNS gate answers for a concrete name."""
+        return bool(self.services_of(name))
+
+    @cached_property
+    def exact_names(self) -> tuple[str, ...]:
+        """The names that can be resolved before anybody asks, sorted."""
+        return tuple(sorted({rule.name for rule in self.names if rule.exact and self.knows(rule.name)}))
 
     def services_at(self, address: Address) -> tuple[Service, ...]:
-        """The services of the allowed ranges around an address, merged, sorted; learned addresses are not known here."""
-        return merged(s for rule in self.by_prefix.around(address) for s in rule.services)
+        """The services of the ranges around an address, less what is denied there, merged, sorted.
+
+        Learned addresses are not known here.
+        """
+        if address.version == 6 and not self.ipv6:
+            return ()
+        return subtract((s for rule in self.by_prefix.around(address) for s in rule.services), self.denied_at(address))
+
+    def denied_at(self, address: Address) -> tuple[Service, ...]:
+        """The services that are denied at an address, whoever opens them, merged, sorted."""
+        return merged(s for rule in self.denied_by_prefix.around(address) for s in rule.services)
+
+    def at(self, moment: float) -> Ruleset:
+        """The ruleset without what has ended by then (seconds since 1970); itself where nothing has."""
+        if self.next_end is None or self.next_end > moment:
+            return self
+        return replace(
+            self,
+            names=tuple(rule for rule in self.names if rule.until is None or rule.until > moment),
+            ranges=tuple(rule for rule in self.ranges if rule.until is None or rule.until > moment),
+        )
+
+    @cached_property
+    def next_end(self) -> float | None:
+        """When the first of the rules ends, in seconds since 1970; None where none does."""
+        ends = [*(rule.until for rule in self.names), *(rule.until for rule in self.ranges)]
+        return min((end for end in ends if end is not None), default=None)
+
+    @cached_property
+    def groups(self) -> tuple[RangeGroup, ...]:
+        """The allowed ranges by family, services and end, in a stable order; denied ones are not taken out of them."""
+        return _groups(self.ranges)
+
+    @cached_property
+    def denied_groups(self) -> tuple[RangeGroup, ...]:
+        """The same of the denied ranges."""
+        return _groups(self.denied_ranges)
 
     def _meaning(self) -> dict[str, Any]:
-        """What the rules open, in the one form that all rulesets which open the same have."""
+        """What the rules say, in the one form that all rulesets which say the same have."""
         return {
             "format": FORMAT,
             "mode": self.mode,
-            "names": [[name, [_service(s) for s in self.services_of(name)]] for name in sorted(self.by_name)],
-            "ranges": self._ranges(),
+            "names": [[name, _until_rows(rules)] for name, rules in sorted(self.by_name.items())],
+            "ranges": _runs(self.groups),
+            "denied_names": [[name, _until_rows(rules)] for name, rules in sorted(self.denied_by_name.items())],
+            "denied_ranges": _runs(self.denied_groups),
             "host": [_service(s) for s in merged(r.service for r in self.host)],
+            "ipv6": self.ipv6,
+            "on_drift": self.on_drift,
         }
-
-    @cached_property
-    def by_services(self) -> Mapping[tuple[int, tuple[Service, ...]], Spans]:
-        """The allowed addresses of each family by the (merged) services they are allowed with."""
-        rows: dict[tuple[int, tuple[Service, ...]], list[Network]] = {}
-        for rule in self.ranges:
-            rows.setdefault((rule.network.version, rule.services), []).append(rule.network)
-        groups: dict[tuple[int, tuple[Service, ...]], list[Network]] = {}
-        for (version, services), networks in rows.items():
-            if services:
-                groups.setdefault((version, merged(services)), []).extend(networks)
-        return {key: spans.of_networks(groups[key], key[0]) for key in sorted(groups)}
-
-    def _ranges(self) -> list[Any]:
-        """For each family, the longest runs of ports with the same addresses, each with the hash of these."""
-        found: list[list[Any]] = []
-        for piece in elements(s for _, services in self.by_services for s in services):
-            for version in (4, 6):
-                groups = (item for item in self.by_services.items() if item[0][0] == version)
-                parts = [part for (_, services), part in groups if any(s.contains(piece) for s in services)]
-                if parts:
-                    found.append([version, piece.protocol, piece.first, piece.last, spans.union(parts).digest])
-        runs: list[list[Any]] = []
-        for row in sorted(found):
-            before = runs[-1] if runs else None
-            if before is not None and [*before[:2], before[3] + 1, before[4]] == [*row[:3], row[4]]:
-                before[3] = row[3]
-            else:
-                runs.append(row)
-        return runs
 
     def to_json(self) -> dict[str, Any]:
         """The JSON document that `from_json` reads back as an equal object."""
@@ -156,8 +220,12 @@ class Ruleset:
             "format": FORMAT,
             "policy": self.policy,
             "mode": self.mode,
-            "names": [[r.name, [_service(s) for s in r.services], _origin(r.origin)] for r in self.names],
-            "ranges": [[str(r.network), [_service(s) for s in r.services], _origin(r.origin)] for r in self.ranges],
+            "names": [_name_row(r) for r in self.names],
+            "ranges": [_range_row(r) for r in self.ranges],
+            "denied_names": [_name_row(r) for r in self.denied_names],
+            "denied_ranges": [_range_row(r) for r in self.denied_ranges],
+            "ipv6": self.ipv6,
+            "on_drift": self.on_drift,
             "host": [[_service(r.service), _origin(r.origin)] for r in self.host],
             "warnings": list(self.warnings),
         }
@@ -179,16 +247,109 @@ class Ruleset:
         if document.get("format") != FORMAT:
             raise ValueError(f"ruleset format {document.get('format')!r} is not {FORMAT}")
         mode = document["mode"]
-        if mode not in ("enforce", "off"):
-            raise ValueError(f"ruleset mode {mode!r} is neither 'enforce' nor 'off'")
+        if mode not in MODES:
+            raise ValueError(f"ruleset mode {mode!r} is none of {', '.join(MODES)}")
+        if document["on_drift"] not in ON_DRIFT:
+            raise ValueError(f"on_drift {document['on_drift']!r} is none of {', '.join(ON_DRIFT)}")
+        if not isinstance(document["ipv6"], bool):
+            raise TypeError(f"ipv6 {document['ipv6']!r} is neither true nor false")
         return cls(
             policy=_text(document["policy"]),
             mode=mode,
-            names=tuple(NameRule(_text(n), _services(s), Origin(*o)) for n, s, o in document["names"]),
-            ranges=tuple(RangeRule(ip_network(_text(n)), _services(s), Origin(*o)) for n, s, o in document["ranges"]),
+            names=tuple(_name_rule(row) for row in document["names"]),
+            ranges=tuple(_range_rule(row) for row in document["ranges"]),
+            denied_names=tuple(_name_rule(row) for row in document["denied_names"]),
+            denied_ranges=tuple(_range_rule(row) for row in document["denied_ranges"]),
+            ipv6=document["ipv6"],
+            on_drift=document["on_drift"],
             host=tuple(HostRule(_services([s])[0], Origin(*o)) for s, o in document["host"]),
             warnings=tuple(_text(w) for w in document.get("warnings", ())),
         )
+
+
+def _by_pattern(rules: Iterable[NameRule]) -> Mapping[str, tuple[NameRule, ...]]:
+    found: dict[str, tuple[NameRule, ...]] = {}
+    for rule in rules:
+        found[rule.name] = (*found.get(rule.name, ()), rule)
+    return found
+
+
+def _matching(rules: Mapping[str, tuple[NameRule, ...]], name: str) -> tuple[NameRule, ...]:
+    if not rules:
+        return ()
+    return tuple(rule for pattern in patterns.matching(name) for rule in rules.get(pattern, ()))
+
+
+def _by_network(rules: Iterable[RangeRule]) -> Prefixes[RangeRule]:
+    index: Prefixes[RangeRule] = Prefixes()
+    for rule in rules:
+        index.add(rule.network, rule)
+    return index
+
+
+def _groups(rules: Iterable[RangeRule]) -> tuple[RangeGroup, ...]:
+    rows: dict[tuple[int, tuple[Service, ...], float | None], list[Network]] = {}
+    for rule in rules:
+        rows.setdefault((rule.network.version, rule.services, rule.until), []).append(rule.network)
+    found: dict[tuple[int, tuple[Service, ...], float | None], list[Network]] = {}
+    for (version, services, until), networks in rows.items():
+        if services:
+            found.setdefault((version, merged(services), until), []).extend(networks)
+    order = sorted(found, key=lambda key: (key[0], key[1], key[2] or 0.0))
+    return tuple(RangeGroup(*key, spans.of_networks(found[key], key[0])) for key in order)
+
+
+def _runs(groups: Iterable[RangeGroup]) -> list[Any]:
+    """For each family and end, the longest runs of ports with the same addresses, each with the hash of these."""
+    known = tuple(groups)
+    found: list[list[Any]] = []
+    for piece in elements(s for group in known for s in group.services):
+        for version, until in sorted({(g.version, g.until) for g in known}, key=lambda key: (key[0], key[1] or 0.0)):
+            same = (g for g in known if (g.version, g.until) == (version, until))
+            parts = [g.spans for g in same if any(s.contains(piece) for s in g.services)]
+            if parts:
+                row = [version, until or 0, piece.protocol, piece.first, piece.last, spans.union(parts).digest]
+                found.append(row)
+    runs: list[list[Any]] = []
+    for row in sorted(found):
+        before = runs[-1] if runs else None
+        if before is not None and [*before[:3], before[4] + 1, before[5]] == [*row[:4], row[5]]:
+            before[4] = row[4]
+        else:
+            runs.append(row)
+    return runs
+
+
+def _until_rows(rules: Iterable[NameRule]) -> list[Any]:
+    """The services of one pattern by their end."""
+    ends: dict[float, list[Service]] = {}
+    for rule in rules:
+        ends.setdefault(rule.until or 0, []).extend(rule.services)
+    return [[until, [_service(s) for s in merged(services)]] for until, services in sorted(ends.items())]
+
+
+def _name_row(rule: NameRule) -> list[Any]:
+    return [rule.name, [_service(s) for s in rule.services], _origin(rule.origin), rule.until]
+
+
+def _name_rule(row: list[Any]) -> NameRule:
+    name, services, origin, until = row
+    return NameRule(_text(name), _services(services), Origin(*origin), _moment(until))
+
+
+def _range_row(rule: RangeRule) -> list[Any]:
+    return [str(rule.network), [_service(s) for s in rule.services], _origin(rule.origin), rule.until]
+
+
+def _range_rule(row: list[Any]) -> RangeRule:
+    network, services, origin, until = row
+    return RangeRule(ip_network(_text(network)), _services(services), Origin(*origin), _moment(until))
+
+
+def _moment(value: Any) -> float | None:
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)):
+        return value
+    raise TypeError(f"{value!r} is not a time in seconds")
 
 
 def _service(service: Service) -> list[int]:

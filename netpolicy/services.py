@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from netpolicy.flow import PORTED, protocol_name
+from netpolicy.flow import PORTED, PROTOCOLS, protocol_name
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -34,6 +34,12 @@ class Service:
         if (self.first, self.last) == (1, 65535):
             return f"*/{name}"
         return f"{self.first}/{name}" if self.first == self.last else f"{self.first}-{self.last}/{name}"
+
+
+#: Every flow there is a rule for: what a denial means that names no ports.
+EVERY: tuple[Service, ...] = tuple(
+    Service(number, 0, 65535 if number in PORTED else 0) for number in sorted(PROTOCOLS.values())
+)
 
 
 def merged(services: Iterable[Service]) -> tuple[Service, ...]:

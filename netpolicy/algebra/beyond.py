@@ -95,7 +95,7 @@ class _Ranges:
 
     def __init__(self, ruleset: Ruleset) -> None:
         self._groups = {
-            version: [(plain(own), addresses) for (v, own), addresses in ruleset.by_services.items() if v == version]
+            version: [(plain(g.services), g.spans) for g in ruleset.groups if g.version == version]
             for version in (4, 6)
         }
         self._elements = {

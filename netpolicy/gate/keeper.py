@@ -265,4 +265,4 @@ async def resolved(ruleset: Ruleset, upstreams: Upstreams, seconds: float) -> Re
     """The names of a ruleset; none where the policy is off, for then nothing is learned."""
     if ruleset.mode == "off" or seconds <= 0:
         return _NOTHING
-    return await resolve(ruleset.by_name, upstreams, seconds=seconds)
+    return await resolve(ruleset.exact_names, upstreams, seconds=seconds)

@@ -97,9 +97,9 @@ def test_spans_are_sets_of_addresses(some: list[Any], others: list[Any], address
 def test_ranges_are_grouped_without_losing_any(rows: list[Any], address: Any, port: int) -> None:
     ruleset = Ruleset("p", ranges=tuple(RangeRule(network, tuple(found), HERE) for network, found in rows))
     grouped = any(
-        int(address) in span and any(s.covers(6, port) for s in found)
-        for (version, found), span in ruleset.by_services.items()
-        if version == address.version
+        int(address) in group.spans and any(s.covers(6, port) for s in group.services)
+        for group in ruleset.groups
+        if group.version == address.version
     )
     assert grouped == any(s.covers(6, port) for s in ruleset.services_at(address))
 

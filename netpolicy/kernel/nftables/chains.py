@@ -131,10 +131,10 @@ class Writer:
         for slot in learning.slots(ruleset):
             for protocol in learning.single_protocols(ruleset) if slot.service is None else (None,):
                 yield self._rule("out_", *_slot_match(slot, protocol, self.attachment.id), e.goto("pass"))
-        for (version, services), spans in ruleset.by_services.items():
-            look = e.load_destination(version), e.lookup(name_of(spans))
-            for service in services:
-                match = (*e.family_is(version), *_service(service), *look)
+        for group in ruleset.groups:
+            look = e.load_destination(group.version), e.lookup(name_of(group.spans))
+            for service in group.services:
+                match = (*e.family_is(group.version), *_service(service), *look)
                 yield self._rule("out_", *match, e.goto("pass"))
         yield self._rule("out_", *self._refuse())
 

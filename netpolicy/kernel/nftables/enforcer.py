@@ -106,7 +106,7 @@ class NftablesEnforcer:
                 ]
             )
             memory = self._remember(attachment.id, ruleset, alive)
-            self._forget_ranges(used - {ranges.name_of(spans) for spans in ruleset.by_services.values()})
+            self._forget_ranges(used - {ranges.name_of(group.spans) for group in ruleset.groups})
         if before != mark:
             with _refusing(what):
                 flows.cut_withdrawn(self._tracking, attachment, ruleset, dns_port, memory)
@@ -219,7 +219,7 @@ class NftablesEnforcer:
     def _prepare(self, attachment_id: str, ruleset: Ruleset) -> None:
         """Make the sets that no rule looks into yet, in a transaction before."""
         messages = [slot.add(self._table, attachment_id) for slot in learning.slots(ruleset)]
-        for name, spans in {ranges.name_of(spans): spans for spans in ruleset.by_services.values()}.items():
+        for name, spans in {ranges.name_of(group.spans): group.spans for group in ruleset.groups}.items():
             if not self._read.has_set(name):
                 messages += ranges.make(spans, self._table)
         self._link.transaction(messages)

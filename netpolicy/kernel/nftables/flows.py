@@ -85,8 +85,8 @@ def cut_withdrawn(
         if asked.destination in inside or ruleset.mode == "off":
             return True
         number, version = int.from_bytes(asked.destination, "big"), 4 if len(asked.destination) == 4 else 6
-        for (family, opened_services), addresses in ruleset.by_services.items():
-            if family == version and number in addresses and _covers(opened_services, entry):
+        for group in ruleset.groups:
+            if group.version == version and number in group.spans and _covers(group.services, entry):
                 return True
         return any(_covers(services.get(name, ()), entry) for name in memory.ever(asked.destination_address))
 

@@ -208,10 +208,10 @@ def test_what_we_write_is_what_nft_writes(namespaces: tuple[int, int]) -> None:
     enforcer.learn("ab12", [learned("a.example", "203.0.113.9", "443/tcp 8000-8010/tcp icmp", 3600)])
     enforcer.close()
     text = TEXT.replace("ID enforce", f"{RULESET.id} enforce")
-    for (version, services), spans in RULESET.by_services.items():
-        short = "R6" if version == 6 else "R4" if len(spans.pairs) == 2 else "R4B"
-        assert services
-        text = re.sub(rf"\b{short}\b", f"r{version}_{spans.digest[:20]}", text)
+    for group in RULESET.groups:
+        short = "R6" if group.version == 6 else "R4" if len(group.spans.pairs) == 2 else "R4B"
+        assert group.services
+        text = re.sub(rf"\b{short}\b", f"r{group.version}_{group.spans.digest[:20]}", text)
     nft(theirs, stdin=text)
     mine = normal(nft_json(ours, "list", "table", "inet", "netpolicy"))
     reference = normal(nft_json(theirs, "list", "table", "inet", "netpolicy"))
