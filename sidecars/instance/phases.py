@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 
 from netpolicy.errors import UserError
+from netpolicy.gate.protocol import State
 from sidecars import gate, names, networks, workspace
 from sidecars.instance.box import ContainerBox
 from sidecars.instance.making import Making, made
@@ -43,7 +44,7 @@ def lock(m: Making) -> None:
     wanted = network.attachment(m.project.name, m.name.text)
     with m.gate() as client:
         known = [s for s in client.status().attachments if s.attachment.id == wanted.id]
-        if known and known[0].attachment == wanted:
+        if known and known[0].attachment == wanted and not _under_other_rules(m, known[0]):
             m.state = known[0]
             return
         m.enter(Phase.LOCKED, f"locking {network.interface}")
@@ -53,6 +54,12 @@ def lock(m: Making) -> None:
             m.undo.add("the gate's attachment", by_hand, lambda: _detach(m, wanted.id))
         with held():
             m.state = client.attach(wanted)
+
+
+def _under_other_rules(m: Making, state: State) -> bool:
+    """Whether a container that is about to start would run under rules that are not those wanted, until these are applied."""
+    running = m.found.dev is not None and m.found.dev.running
+    return not running and state.ruleset not in (None, m.spec.ruleset.id)
 
 
 def start(m: Making) -> None:

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from instancing import NOTHING, STALE, World, retried
+from instancing import NOTHING, STALE, World, nonce, retried
 
 from netpolicy.errors import Exit, UserError
 from sidecars import gate, instance
@@ -149,6 +149,29 @@ def test_a_stopped_container_is_not_ready_and_up_starts_it_with_its_work(world: 
     after = world.up("mercury")
     assert (after.phase, after.container_id) == (Phase.READY, before.container_id)
     assert world.run("mercury", "cat", "work") == "mine"
+
+
+@pytest.mark.requirement("F11")
+def test_a_stopped_instance_never_runs_under_the_rules_it_had_before(world: World) -> None:
+    site = world.machine.lab.site()
+    world.policy = {"domains": ["api.github.com"], "allow": [f"{site.v4}:443/tcp"]}
+    before, arrived = world.up("mercury"), nonce()
+    assert world.send("mercury", "tcp", site.v4, "443", arrived)[0] == "sent"
+    assert world.machine.lab.receiver.saw(arrived)
+    world.engine.containers.stop(str(before.container_id), 1)
+    world.policy = {"domains": ["api.github.com"]}
+    phases, early, refused = [], [], nonce()
+
+    def reporter(step: Step) -> None:
+        phases.append(step.phase)
+        if step.phase == "policy":
+            # The container runs and the new rules are not applied yet.
+            early.append(world.send("mercury", "tcp", site.v4, "443", refused)[0])
+
+    assert world.up("mercury", reporter=reporter).phase is Phase.READY
+    assert early == ["Connection refused"]
+    assert not world.machine.lab.receiver.saw(refused)
+    assert phases.index("locked") < phases.index("starting") < phases.index("policy")
 
 
 @pytest.mark.requirement("F11")
