@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from netpolicy.gate.protocol import State
+from netpolicy.run.refused import Refused
 
-#: Names listed for people; the report has all that the gate remembers.
+#: Names and destinations listed for people; the report has all that the gate remembers.
 _MOST_LINES = 8
 
 
@@ -25,6 +26,12 @@ class Report:
     """The attachment as it was at the end."""
     denied: dict[str, int]
     """Names that were asked for and are not in the policy, with how often, the most frequent first."""
+    refused: tuple[Refused, ...] = ()
+    """Destinations that were refused, the most packets first."""
+    backend: str = ""
+    """What enforced it."""
+    observed: bool = False
+    """The policy was only observed: what is listed as refused has passed."""
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -38,7 +45,9 @@ class Report:
             "policy": state.policy,
             "ruleset": state.ruleset,
             "phase": state.phase,
+            "backend": self.backend,
             "refused_packets": state.refused,
+            "refused": [row.to_json() for row in self.refused],
             "dns": state.dns.to_json(),
             "denied_names": [{"name": name, "times": times, "add": name} for name, times in self.denied.items()],
             "unresolved": list(state.unresolved),
@@ -51,17 +60,27 @@ class Report:
         found = []
         if state.phase == "off":
             found.append(f"the policy is switched off ({state.policy}): nothing was refused")
+        if self.observed:
+            found.append(f"{state.policy} was only observed, and nothing refused; what follows would have been")
         if state.refused:
-            found.append(f"{state.refused} packet{'s' if state.refused != 1 else ''} refused")
-        if self.denied:
-            found.append(f"names that {state.policy} does not allow; to allow one add it to firewall.domains:")
-            shown = list(self.denied.items())[:_MOST_LINES]
-            found += [f"    {name}{f'  ({times} times)' if times > 1 else ''}" for name, times in shown]
-            if len(self.denied) > _MOST_LINES:
-                found.append(f"    and {len(self.denied) - _MOST_LINES} more (--json-report FILE has them all)")
+            refused = "would have been refused" if self.observed else "refused"
+            found.append(f"{state.refused} packet{'s' if state.refused != 1 else ''} {refused}")
+        names = [f"{name}{f'  ({times} times)' if times > 1 else ''}" for name, times in self.denied.items()]
+        found += _some(names, f"names that {state.policy} does not allow; to allow one add it to firewall.domains:")
+        rows = [row.line() for row in self.refused]
+        found += _some(rows, f"destinations that {state.policy} does not allow; to allow one add it to firewall.allow:")
         if state.unresolved:
             more = len(state.unresolved) - _MOST_LINES
-            names = ", ".join(state.unresolved[:_MOST_LINES]) + (f" and {more} more" if more > 0 else "")
-            found.append(f"allowed names that did not resolve: {names}")
+            listed = ", ".join(state.unresolved[:_MOST_LINES]) + (f" and {more} more" if more > 0 else "")
+            found.append(f"allowed names that did not resolve: {listed}")
         found += [f"warning: {text}" for text in (*state.warnings, *self.notes)]
         return found
+
+
+def _some(rows: list[str], heading: str) -> list[str]:
+    if not rows:
+        return []
+    found = [heading, *(f"    {row}" for row in rows[:_MOST_LINES])]
+    if len(rows) > _MOST_LINES:
+        found.append(f"    and {len(rows) - _MOST_LINES} more (--json-report FILE has them all)")
+    return found
