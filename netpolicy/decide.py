@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from netpolicy.addresses import plain, unroutable
 from netpolicy.flow import PROTOCOLS, Flow, Identity, Layer, Origin, Verdict, protocol_name
-from netpolicy.services import Service
+from netpolicy.services import Service, subtract
 
 if TYPE_CHECKING:
     from netpolicy.attachment import Attachment
-    from netpolicy.ruleset import Learned, Ruleset
+    from netpolicy.ruleset import Learned, NameRule, RangeRule, Ruleset
 
 _TCP, _UDP = PROTOCOLS["tcp"], PROTOCOLS["udp"]
 _DNS_PORT = 53
@@ -45,8 +45,10 @@ def decide(
     if flow.port == _DNS_PORT and flow.protocol in (_TCP, _UDP):
         return _dns_port(flow)
     if flow.name is not None:
-        return _by_name(ruleset, flow, flow.name, tuple(learned))
-    return _by_address(ruleset, flow, learned)
+        verdict = _by_name(ruleset, flow, flow.name, tuple(learned))
+    else:
+        verdict = _by_address(ruleset, flow, tuple(learned))
+    return _observed(verdict) if ruleset.mode == "observe" and not verdict.allowed else verdict
 
 
 def _normal(flow: Flow) -> Flow:
@@ -65,45 +67,66 @@ class _Way:
 
 
 def _by_name(ruleset: Ruleset, flow: Flow, name: str, learned: tuple[Learned, ...]) -> Verdict:
-    ways = [_Way(rule.services, rule.origin) for rule in ruleset.by_name.get(name, ())]
-    if not ways:
+    ways = [_Way(rule.services, rule.origin) for rule in ruleset.rules_for(name)]
+    denials = ruleset.denials_for(name)
+    left = ruleset.services_of(name)
+    denial = _covering(denials, flow)
+    if not left:
+        if denial is not None:
+            return _forbidden(Layer.DNS, denial, f"{denial} denies {flow}, so the gate answers that it does not exist")
+        if ways:
+            taken = denials[0].origin
+            why = f"{taken} denies all that {ways[0].origin} allows, so the gate answers that {name} does not exist"
+            return _denied(flow, Layer.DNS, taken, why)
         why = f"no rule names {name}, so the gate answers that it does not exist"
         return _denied(flow, Layer.DNS, None, why)
-    way = _open(ways, flow)
-    if way is not None:
-        return _allowed(Layer.DNS, way, f"{way.origin} allows {flow}")
+    way = None if denial is not None else _open(ways, flow)
     addresses = dict.fromkeys(entry.address for entry in learned if entry.name == name)
     found = [_by_address(ruleset, Flow(flow.protocol, flow.port, None, address), learned) for address in addresses]
+    if way is not None:
+        if found and not any(verdict.allowed for verdict in found):
+            return replace(found[0], explanation=f"{found[0].explanation}, and {name} resolves to nothing else")
+        return _allowed(Layer.DNS, way, f"{way.origin} allows {flow}")
     if found and all(verdict.allowed for verdict in found):
         return replace(found[0], explanation=f"{found[0].explanation}, and {name} resolves to nothing else")
-    return _closed(flow, ways)
+    if denial is not None:
+        return _forbidden(_layer(left, flow), denial, f"{denial} denies {flow}")
+    return _closed(flow, ways, left)
 
 
-def _by_address(ruleset: Ruleset, flow: Flow, learned: Iterable[Learned]) -> Verdict:
-    assert flow.address is not None
-    ways = [
-        _Way(rule.services, rule.origin, f"lies in {rule.network}") for rule in ruleset.by_prefix.around(flow.address)
-    ]
+def _by_address(ruleset: Ruleset, flow: Flow, learned: tuple[Learned, ...]) -> Verdict:
+    address = flow.address
+    assert address is not None
+    if address.version == 6 and not ruleset.ipv6:
+        why = f"{address} is an IPv6 address, and the policy {ruleset.policy} has IPv6 switched off"
+        return Verdict(False, Layer.ADDRESS, None, Identity.NONE, why)
+    denials = tuple(ruleset.denied_by_prefix.around(address))
+    denial = _covering(denials, flow)
+    if denial is not None:
+        return _forbidden(Layer.ADDRESS, denial, f"{denial} denies {_service(flow)} at {address}")
+    ways = [_Way(rule.services, rule.origin, f"lies in {rule.network}") for rule in ruleset.by_prefix.around(address)]
     ways += _learned(ruleset, flow, learned)
     way = _open(ways, flow)
     if way is not None:
-        return _allowed(
-            Layer.ADDRESS, way, f"{flow.address} {way.through}, and {way.origin} allows {_service(flow)} there"
-        )
+        return _allowed(Layer.ADDRESS, way, f"{address} {way.through}, and {way.origin} allows {_service(flow)} there")
+    left = subtract((s for way in ways for s in way.services), (s for rule in denials for s in rule.services))
+    if left:
+        return _closed(flow, ways, left)
     if ways:
-        return _closed(flow, ways)
+        taken = denials[0].origin
+        return _denied(flow, Layer.ADDRESS, taken, f"{taken} denies all that {ways[0].origin} allows at {address}")
     return _denied(
         flow,
         Layer.ADDRESS,
         None,
-        f"no rule has the address {flow.address}; it opens only while an allowed name resolves to it",
+        f"no rule has the address {address}; it opens only while an allowed name resolves to it",
     )
 
 
 def _learned(ruleset: Ruleset, flow: Flow, learned: Iterable[Learned]) -> Iterator[_Way]:
     for entry in learned:
         if entry.address == flow.address:
-            rules = ruleset.by_name.get(entry.name, ())
+            rules = ruleset.rules_for(entry.name)
             covering = (r.origin for r in rules if any(s.covers(flow.protocol, flow.port) for s in r.services))
             origin = next(covering, rules[0].origin if rules else Origin("dns", "learned", entry.name))
             yield _Way(entry.services, origin, f"is an address of {entry.name}")
@@ -113,16 +136,32 @@ def _open(ways: Iterable[_Way], flow: Flow) -> _Way | None:
     return next((way for way in ways if any(s.covers(flow.protocol, flow.port) for s in way.services)), None)
 
 
-def _closed(flow: Flow, ways: list[_Way]) -> Verdict:
+def _covering(denials: Iterable[NameRule | RangeRule], flow: Flow) -> Origin | None:
+    return next((d.origin for d in denials if any(s.covers(flow.protocol, flow.port) for s in d.services)), None)
+
+
+def _layer(left: Iterable[Service], flow: Flow) -> Layer:
+    return Layer.PORT if any(s.protocol == flow.protocol for s in left) else Layer.PROTOCOL
+
+
+def _closed(flow: Flow, ways: list[_Way], left: tuple[Service, ...]) -> Verdict:
     """The target is known, but not with this service: the nearest rule is one with the protocol, where there is one."""
     same = [way for way in ways if any(s.protocol == flow.protocol for s in way.services)]
-    opened = ", ".join(dict.fromkeys(str(service) for way in ways for service in way.services))
+    opened = ", ".join(str(service) for service in left)
     target = flow.name or str(flow.address)
-    if same:
-        why = f"{target} is allowed, but not at this port, only with {opened}"
-        return _denied(flow, Layer.PORT, same[0].origin, why)
-    why = f"{target} is allowed, but not with {protocol_name(flow.protocol)}, only with {opened}"
-    return _denied(flow, Layer.PROTOCOL, ways[0].origin, why)
+    layer = _layer(left, flow)
+    how = "at this port" if layer is Layer.PORT else f"with {protocol_name(flow.protocol)}"
+    return _denied(flow, layer, (same or ways)[0].origin, f"{target} is allowed, but not {how}, only with {opened}")
+
+
+def _forbidden(layer: Layer, denial: Origin, why: str) -> Verdict:
+    """By a rule that denies: nothing that could be added would allow it."""
+    return Verdict(False, layer, denial, Identity.NONE, why)
+
+
+def _observed(refused: Verdict) -> Verdict:
+    why = f"observed only; it would be refused: {refused.explanation}"
+    return Verdict(True, Layer.OBSERVE, refused.rule, Identity.NONE, why, refused.suggestion)
 
 
 def _local(ruleset: Ruleset, flow: Flow, attachment: Attachment | None) -> Verdict | None:
