@@ -26,6 +26,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     serve = verbs.add_parser("serve", help="run the daemon", allow_abbrev=False)
     serve.add_argument("--state", default=_STATE, metavar="DIR", help="where attachments are remembered (%(default)s)")
     serve.add_argument("--prefix", default="csp-", help="interfaces so named are locked until attached (%(default)s)")
+    serve.add_argument("--no-prefix", action="store_true", help="lock no interface by its name; any may be attached")
+    serve.add_argument(
+        "--netns", metavar="NS", help="work in this network namespace: a name, or a path such as /proc/PID/ns/net"
+    )
     serve.add_argument("--table", default="netpolicy", help="the nftables table, family inet (%(default)s)")
     serve.add_argument(
         "--upstream",
@@ -72,10 +76,11 @@ def _serve(args: argparse.Namespace) -> int:
     return run_daemon(
         control=Path(args.socket),
         state=Path(args.state),
-        prefix=args.prefix,
+        prefix=None if args.no_prefix else args.prefix,
         table=args.table,
         upstreams=args.upstream,
         version=PROGRAM.version,
+        namespace=args.netns,
     )
 
 

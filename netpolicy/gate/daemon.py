@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import os
 import resource
 import signal
 import socket
@@ -16,13 +18,25 @@ from netpolicy.errors import Exit, UserError
 from netpolicy.gate.core import Gate
 from netpolicy.gate.server import ControlServer
 from netpolicy.gate.state import StateStore
+from netpolicy.kernel import netns
 from netpolicy.kernel.nftables.enforcer import NftablesEnforcer
 
 _log = logging.getLogger("netpolicy.gate")
 
 
-async def serve(*, control: Path, state: Path, prefix: str, table: str, upstreams: Sequence[str], version: str) -> int:
+async def serve(
+    *,
+    control: Path,
+    state: Path,
+    prefix: str | None,
+    table: str,
+    upstreams: Sequence[str],
+    version: str,
+    namespace: str | None = None,
+) -> int:
     """Run until SIGTERM or SIGINT; the kernel's rules stay in force. Returns the exit status.
+
+    With `namespace` the rules and the DNS gate are in that network namespace, while resolvers are asked from our own.
 
     Raises:
         UserError: it could not be started: ``gate-running``, ``state-directory``, ``bad-socket``, ``bad-upstream``, ``kernel-refused``...
@@ -32,19 +46,21 @@ async def serve(*, control: Path, state: Path, prefix: str, table: str, upstream
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     servers = tuple(Server.parse(text) for text in upstreams)
-    with _claim(table):
+    with _opened(namespace) as place, _claim(table, place):
         gate = Gate(
-            NftablesEnforcer(table),
+            NftablesEnforcer(table, netns=place),
             prefix=prefix,
             upstreams=(lambda: servers) if servers else None,
             store=StateStore(state),
+            open_socket=functools.partial(netns.socket_in, place),
             version=version,
         )
         async with gate:
             server = ControlServer(gate, control)
             try:
                 await server.start()
-                _log.info("ready: control socket %s, table %s, interfaces %s*", control, table, prefix)
+                interfaces = "no interface locked by its name" if prefix is None else f"interfaces {prefix}*"
+                _log.info("ready: control socket %s, table %s, %s", control, table, interfaces)
                 await ended.wait()
                 _log.info("stopping; the rules stay in force")
             finally:
@@ -53,12 +69,25 @@ async def serve(*, control: Path, state: Path, prefix: str, table: str, upstream
 
 
 @contextmanager
-def _claim(table: str) -> Iterator[None]:
+def _opened(namespace: str | None) -> Iterator[int | None]:
+    """Hold the namespace open: its path may be that of a process, which may end."""
+    if namespace is None:
+        yield None
+        return
+    descriptor = netns.open_namespace(namespace)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _claim(table: str, place: netns.Namespace) -> Iterator[None]:
     """Be the only gate of this network namespace that keeps the table: a second one would lock what the first one holds.
 
     An abstract socket address belongs to the namespace, and is free again when its process ends, however it ends (unix(7)).
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
+    with netns.socket_in(place, socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
         try:
             claim.bind(f"\0netpolicy-gate/{table}")
         except OSError as error:
@@ -71,11 +100,28 @@ def _claim(table: str) -> Iterator[None]:
         yield
 
 
-def run(*, control: Path, state: Path, prefix: str, table: str, upstreams: Sequence[str], version: str) -> int:
+def run(
+    *,
+    control: Path,
+    state: Path,
+    prefix: str | None,
+    table: str,
+    upstreams: Sequence[str],
+    version: str,
+    namespace: str | None = None,
+) -> int:
     """`serve` as a whole process: with logging to standard error, and room for many sockets."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return asyncio.run(
-        serve(control=control, state=state, prefix=prefix, table=table, upstreams=upstreams, version=version)
+        serve(
+            control=control,
+            state=state,
+            prefix=prefix,
+            table=table,
+            upstreams=upstreams,
+            version=version,
+            namespace=namespace,
+        )
     )
