@@ -12,9 +12,10 @@ from netpolicy.attachment import Attachment
 from netpolicy.clock import Clock, SystemClock
 from netpolicy.errors import Exit, UserError
 from netpolicy.flow import Address
+from netpolicy.kernel import flows
 from netpolicy.kernel.netlink import KernelError, Message, Netlink, refuse
 from netpolicy.kernel.netns import Namespace
-from netpolicy.kernel.nftables import chains, flows, layout, learning, ranges
+from netpolicy.kernel.nftables import chains, layout, learning, ranges
 from netpolicy.kernel.nftables.expressions import interface_key
 from netpolicy.kernel.nftables.layout import MAPS
 from netpolicy.kernel.nftables.learning import Alive, Entry
