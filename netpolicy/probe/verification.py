@@ -156,6 +156,9 @@ def _judge_allowed(target: str, control: ProbeResult | None, inside: ProbeResult
     said = f"{inside.outcome}: {inside.detail}" if inside.detail else inside.outcome
     if control is None or not control.reached:
         return Proof(target, "unproven", inside, control, f"the host itself cannot reach {target}")
+    if inside.reached and control.outcome == inside.outcome:
+        # Both got through and then nowhere: it is the far end, or something between the host and it.
+        return Proof(target, "unproven", inside, control, f"{target} lets nobody finish, the host neither ({said})")
     reason = f"blocked by us? The host reaches {target}, the inside does not ({said})"
     return Proof(target, "failed", inside, control, reason)
 

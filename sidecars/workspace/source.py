@@ -126,7 +126,9 @@ def _origin(root: Path, remote: str | None) -> tuple[str | None, list[str]]:
     if not url:
         return None, [f"the remote {remote!r} has no URL, so 'origin' is not set in the instance"]
     if "://" in url:
-        return without_credentials(url), []
+        shown = without_credentials(url)
+        cut = re.search("[?#]", url) and not re.search("[?#]", shown)
+        return shown, ["what followed '?' or '#' in the URL of origin is left out: it may be a token"] if cut else []
     if re.match(r"[^/]+:", url):
         return url, []
     path = str((root / url).resolve())
@@ -134,13 +136,18 @@ def _origin(root: Path, remote: str | None) -> tuple[str | None, list[str]]:
 
 
 def without_credentials(url: str) -> str:
-    """The URL without a password or token; a user name stays only where it is needed to log in (ssh)."""
+    """The URL without a password or token; a user name stays only where it is needed to log in (ssh).
+
+    Of a web address what follows a ``?`` or ``#`` goes as a whole: some servers take tokens there, none needs it to find a repository.
+    """
     helper = re.match(r"(?:[A-Za-z0-9+.-]+::)+", url)  # gitremote-helpers(7), e.g. hg::https://...
     if helper:
         return helper[0] + without_credentials(url[helper.end() :])
     parts = urlsplit(url)
+    if parts.scheme in ("http", "https"):
+        parts = parts._replace(query="", fragment="")
     if "@" not in parts.netloc:
-        return url
+        return urlunsplit(parts)
     user, _, host = parts.netloc.rpartition("@")
     kept = f"{user.split(':')[0]}@{host}" if parts.scheme in ("ssh", "git+ssh", "ssh+git") else host
     return urlunsplit(parts._replace(netloc=kept))

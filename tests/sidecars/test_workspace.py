@@ -279,6 +279,9 @@ def test_a_remote_of_another_name_becomes_origin(host: Path, tmp_path: Path) -> 
         ("ssh://git:secret@example.com/x.git", "ssh://git@example.com/x.git"),
         ("https://example.com/a@b.git", "https://example.com/a@b.git"),
         ("hg::https://kim:secret@example.com/x", "hg::https://example.com/x"),
+        ("https://example.com/x.git?private_token=secret", "https://example.com/x.git"),
+        ("https://kim@example.com/x.git?a=b#secret", "https://example.com/x.git"),
+        ("ssh://git@example.com/c#/x.git", "ssh://git@example.com/c#/x.git"),
     ],
 )
 @pytest.mark.requirement("I6")
@@ -286,6 +289,7 @@ def test_no_credential_goes_in_with_the_url(host: Path, url: str, kept_as: str) 
     assert without_credentials(url) == kept_as
     git(host, "remote", "set-url", "origin", url)
     assert inspect(host).origin == kept_as
+    assert any("it may be a token" in note for note in inspect(host).notes) == ("?" in url)
 
 
 def test_an_upstream_on_the_hosts_disk_is_named_with_a_note(host: Path, tmp_path: Path) -> None:

@@ -54,6 +54,16 @@ def test_an_allowed_target_that_only_the_host_reaches_points_at_us() -> None:
     assert report.reasons == (f"blocked by us? The host reaches {ALLOWED}, the inside does not (refused: said so)",)
 
 
+@pytest.mark.requirement("F10")
+def test_what_breaks_off_for_the_host_too_is_not_our_doing() -> None:
+    report = judge(BOTH, results("reached", "broken"), results("refused", "broken"))
+    assert report.state == "degraded"
+    assert report.reasons == (f"{ALLOWED} lets nobody finish, the host neither (broken: said so)",)
+    assert [proof.state for proof in report.allowed] == ["unproven"]
+    only_us = judge(BOTH, results("reached", "reached"), results("refused", "broken"))
+    assert "blocked by us?" in only_us.reasons[0]
+
+
 def test_every_combination_has_a_state_and_only_verified_has_no_reasons() -> None:
     for control_b, control_a, inside_b, inside_a in product(OUTCOMES, repeat=4):
         report = judge(BOTH, results(control_b, control_a), results(inside_b, inside_a))
