@@ -39,6 +39,8 @@ class Attachment:
     At the output hook the DNS gate listens on the loopback addresses, and these are the addresses that count as the host.
     """
     hook: Hook = "forward"
+    published: bool = False
+    """At an interface: connections that the host has translated to the workload (published ports) come in; else none does."""
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form used by the control protocol and the gate's state file."""
@@ -49,6 +51,7 @@ class Attachment:
             "networks": [str(n) for n in self.networks],
             "gateways": [str(a) for a in self.gateways],
             "hook": self.hook,
+            "published": self.published,
         }
 
     @classmethod
@@ -61,6 +64,7 @@ class Attachment:
             networks=tuple(ip_network(n) for n in document["networks"]),
             gateways=tuple(ip_address(a) for a in document["gateways"]),
             hook=_hook(document.get("hook", "forward")),
+            published=bool(document.get("published", False)),
         )
 
 

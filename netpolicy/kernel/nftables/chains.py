@@ -140,6 +140,8 @@ class Writer:
 
     def _in(self) -> Iterator[Message]:
         yield from self._replies("in_")
+        if self.attachment.published:
+            yield self._rule("in_", *e.translated(), e.accept())
         yield self._rule("in_", e.goto("refuse"))
 
     def _host(self, ruleset: Ruleset, dns_port: int | None) -> Iterator[Message]:

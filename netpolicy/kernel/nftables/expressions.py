@@ -149,6 +149,13 @@ def state(*states: State) -> tuple[bytes, ...]:
     return expression("ct", a.be32(1, R), a.be32(2, 0)), mask(bits), compare(bytes(4), Cmp.NEQ)
 
 
+@_remembered
+def translated() -> tuple[bytes, ...]:
+    """Somebody has translated the connection's destination (``ct status dnat``): a published port, for example."""
+    dnat = struct.pack("=I", 1 << 5)  # IPS_DST_NAT
+    return expression("ct", a.be32(1, R), a.be32(2, 2)), mask(dnat), compare(bytes(4), Cmp.NEQ)
+
+
 def count(name: str) -> bytes:
     """Count the packet in a named counter."""
     return expression("objref", a.be32(1, 1), a.text(2, name))
