@@ -7,60 +7,126 @@ one list of services never overlap. The first rule that opens something is the o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
 
 from netpolicy.flow import Origin
-from netpolicy.policy import ports, target
-from netpolicy.policy.model import Policy, Rule
+from netpolicy.policy import ends, ports, target
+from netpolicy.policy.model import Policy, Role, Rule
 from netpolicy.policy.problems import Refused
 from netpolicy.policy.target import Target
 from netpolicy.prefixes import Prefixes
 from netpolicy.presets import Preset
 from netpolicy.ruleset import HostRule, NameRule, Network, RangeRule, Ruleset
-from netpolicy.services import Service, merged, subtract
+from netpolicy.services import EVERY, Service, merged, subtract
 
 _SSH = Service(ports.TCP, 22, 22)
 #: What a bare target means, beside SSH while that is on.
 DEFAULT = (Service(ports.TCP, 80, 80), Service(ports.TCP, 443, 443))
+_WITH_SSH = merged((*DEFAULT, _SSH))
 _EVERYWHERE = ("0.0.0.0/0", "::/0")
 
 
-def compile_policy(policy: Policy) -> Ruleset:
-    """Everything the policy opens. Never raises: a line of a preset that means nothing becomes a warning."""
+def compile_policy(policy: Policy, *, role: Role = "dev", now: float | None = None) -> Ruleset:
+    """Everything the policy opens and denies for one container.
+
+    Never raises: a line of a preset that means nothing, and a rule that has ended, become warnings.
+
+    Args:
+        policy: A checked policy.
+        role: The container's part; rules for other roles are left out.
+        now: Seconds since 1970: rules that have ended by then are left out. None: none has.
+    """
     warnings: list[str] = []
-    rules = [*policy.domains, *policy.allow, *_preset_rules(policy.active, warnings), *_ssh_rules(policy)]
-    opened = _opened(policy, rules)
+    own = _Applying(policy, role, now, warnings)
+    rules = [*own.of((*policy.domains, *policy.allow), bare=own.bare), *own.of_presets(), *own.of_ssh()]
+    denials = list(own.of(policy.deny, bare=EVERY))
     return Ruleset(
         policy=policy.source,
-        mode="enforce" if policy.enabled else "off",
-        names=tuple(_names((h, s, o) for h, s, o in opened if isinstance(h, str))),
-        ranges=tuple(distinct([(h, s, o) for h, s, o in opened if not isinstance(h, str)])),
+        mode=policy.mode,
+        names=tuple(_names(rule for rule in rules if isinstance(rule, NameRule))),
+        ranges=tuple(_ranges([rule for rule in rules if isinstance(rule, RangeRule)])),
         host=tuple(_host(policy)),
+        denied_names=tuple(_names(rule for rule in denials if isinstance(rule, NameRule))),
+        denied_ranges=tuple(_ranges([rule for rule in denials if isinstance(rule, RangeRule)])),
+        ipv6=policy.ipv6,
+        on_drift=policy.on_drift,
         warnings=tuple(warnings),
     )
 
 
-def written(policy: Policy) -> Ruleset:
+def written(policy: Policy, *, role: Role = "dev", now: float | None = None) -> Ruleset:
     """Every rule as it is written, none joined or left out, so that rules can be told which nobody would miss.
 
-    It means the same as what `compile_policy` makes. The presets come first: of two equal rules the policy's own is the one
-    that can be spared.
+    It means the same as what `compile_policy` makes of the same arguments. The presets come first: of two equal rules the
+    policy's own is the one that can be spared.
     """
-    rules = [*_preset_rules(policy.active, []), *_ssh_rules(policy), *policy.domains, *policy.allow]
-    opened = _opened(policy, rules)
+    own = _Applying(policy, role, now, [])
+    rules = [*own.of_presets(), *own.of_ssh(), *own.of((*policy.domains, *policy.allow), bare=own.bare)]
+    denials = list(own.of(policy.deny, bare=EVERY))
     return Ruleset(
         policy=policy.source,
-        mode="enforce" if policy.enabled else "off",
-        names=tuple(NameRule(h, s, o) for h, s, o in opened if isinstance(h, str)),
-        ranges=tuple(RangeRule(h, s, o) for h, s, o in opened if not isinstance(h, str)),
+        mode=policy.mode,
+        names=tuple(rule for rule in rules if isinstance(rule, NameRule)),
+        ranges=tuple(rule for rule in rules if isinstance(rule, RangeRule)),
         host=tuple(HostRule(entry.service, entry.origin) for entry in policy.host_access),
+        denied_names=tuple(rule for rule in denials if isinstance(rule, NameRule)),
+        denied_ranges=tuple(rule for rule in denials if isinstance(rule, RangeRule)),
+        ipv6=policy.ipv6,
+        on_drift=policy.on_drift,
     )
 
 
-def _opened(policy: Policy, rules: Iterable[Rule]) -> list[tuple[str | Network, tuple[Service, ...], Origin]]:
-    default = merged((*DEFAULT, _SSH)) if policy.ssh is not False else DEFAULT
-    return [(rule.target.host, rule.target.services or default, rule.origin) for rule in rules]
+@dataclass(frozen=True, slots=True)
+class _Applying:
+    """The rules of a policy that apply to one container at one time, with services."""
+
+    policy: Policy
+    role: Role
+    now: float | None
+    warnings: list[str]
+
+    @property
+    def bare(self) -> tuple[Service, ...]:
+        """What a bare target means where it is allowed."""
+        return DEFAULT if self.policy.ssh is False else _WITH_SSH
+
+    def of(self, rules: Iterable[Rule], bare: tuple[Service, ...]) -> Iterator[NameRule | RangeRule]:
+        """Of rules that a person wrote; for what is left out that they may count on, there is a warning."""
+        for rule in rules:
+            if rule.roles and self.role not in rule.roles:
+                continue
+            if self.now is not None and rule.until is not None and rule.until <= self.now:
+                self._left_out(rule, f"it ended on {ends.written(rule.until)}")
+            elif not self._fits(rule):
+                self._left_out(rule, "`ipv6` is false, so nothing leaves by IPv6")
+            else:
+                yield _with_services(rule, bare)
+
+    def of_presets(self) -> Iterator[NameRule | RangeRule]:
+        """Of the presets that are on."""
+        rules = _preset_rules(self.policy.active, self.warnings)
+        return (_with_services(rule, self.bare) for rule in rules if self._fits(rule))
+
+    def of_ssh(self) -> Iterator[NameRule | RangeRule]:
+        """Of ``ssh: any``."""
+        return (_with_services(rule, self.bare) for rule in _ssh_rules(self.policy) if self._fits(rule))
+
+    def _fits(self, rule: Rule) -> bool:
+        host = rule.target.host
+        return self.policy.ipv6 or isinstance(host, str) or host.version == 4
+
+    def _left_out(self, rule: Rule, why: str) -> None:
+        self.warnings.append(f"{rule.origin.source}: {rule.origin.key} {rule.target} is left out: {why}")
+
+
+def _with_services(rule: Rule, bare: tuple[Service, ...]) -> NameRule | RangeRule:
+    host, services = rule.target.host, rule.target.services or bare
+    if isinstance(host, str):
+        return NameRule(host, services, rule.origin, rule.until)
+    return RangeRule(host, services, rule.origin, rule.until)
 
 
 def _preset_rules(presets: Iterable[Preset], warnings: list[str]) -> Iterator[Rule]:
@@ -82,13 +148,30 @@ def _ssh_rules(policy: Policy) -> Iterator[Rule]:
             yield Rule(Target(ip_network(everywhere), (_SSH,)), None, policy.ssh_origin)
 
 
-def _names(opened: Iterable[tuple[str, tuple[Service, ...], Origin]]) -> Iterator[NameRule]:
+def _names(rules: Iterable[NameRule]) -> Iterator[NameRule]:
+    """Those that last longest first, each reduced to the services that no rule before it has for its name."""
     known: dict[str, tuple[Service, ...]] = {}
-    for name, services, origin in opened:
-        new = subtract(services, known.get(name, ()))
+    for rule in sorted(rules, key=_lasting):
+        new = subtract(rule.services, known.get(rule.name, ()))
         if new:
-            known[name] = merged((*known.get(name, ()), *new))
-            yield NameRule(name, new, origin)
+            known[rule.name] = merged((*known.get(rule.name, ()), *new))
+            yield replace(rule, services=new)
+
+
+def _ranges(rules: Iterable[RangeRule]) -> Iterator[RangeRule]:
+    """Widest network first, each reduced to the services that no network around it has for as long."""
+    known: Prefixes[tuple[float, Service]] = Prefixes()
+    for rule in sorted(rules, key=lambda rule: (rule.network.prefixlen, _lasting(rule))):
+        around = known.around(rule.network)
+        new = subtract(rule.services, (service for lasting, service in around if lasting <= _lasting(rule)))
+        if new:
+            known.add(rule.network, *((_lasting(rule), service) for service in new))
+            yield replace(rule, services=new)
+
+
+def _lasting(rule: NameRule | RangeRule) -> float:
+    """A number that is the smaller, the longer a rule lasts."""
+    return -math.inf if rule.until is None else -rule.until
 
 
 def distinct(opened: Iterable[tuple[Network, tuple[Service, ...], Origin]]) -> Iterator[RangeRule]:

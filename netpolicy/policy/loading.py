@@ -14,7 +14,7 @@ from netpolicy.policy.problems import Problem, bad_policy, shown
 
 _SECTION = "firewall"
 #: Keys of a policy that the configuration of a project has no other use for at its top: a policy in the wrong place.
-_MISPLACED = ("domains", "allow", "presets", "host_access", "policy_file")
+_MISPLACED = ("domains", "allow", "deny", "presets", "host_access", "policy_file")
 
 
 def load(path: Path | None, *, environ: Mapping[str, str] | None = None) -> Policy:

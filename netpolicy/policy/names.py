@@ -12,6 +12,22 @@ _NUMERIC = re.compile(r"([0-9]+|0x[0-9a-f]*)\Z", re.ASCII)
 #: IDNA 2003 (which Python has) and IDNA 2008 (which browsers use) disagree about these; guessing would allow another domain.
 _DEVIATIONS = {"ß": "sharp s", "ς": "final sigma", "\u200c": "zero width non-joiner", "\u200d": "zero width joiner"}
 
+_WILDCARDS = "a wildcard is a whole first part, and the only one: *.example.com stands for all names below example.com"
+
+
+def pattern(text: str) -> str:
+    """The one spelling of an exact name, or of a wildcard: ``*.`` and a name.
+
+    Raises:
+        Refused: with a sentence that says what is wrong and what would be right.
+    """
+    if "*" not in text:
+        return canonical(text)
+    rest = text.removeprefix("*.")
+    if rest in ("", ".", "*") or "*" in rest:
+        raise Refused(_WILDCARDS)
+    return f"*.{canonical(rest)}"
+
 
 def canonical(text: str) -> str:
     """The one spelling of an exact name.
@@ -23,7 +39,7 @@ def canonical(text: str) -> str:
     if not name:
         raise Refused("a name is empty; write one such as example.com")
     if "*" in name:
-        raise Refused(_wildcard(name))
+        raise Refused("this stands for many names, and here is one needed; write an exact name")
     _check_length(name)
     name = _to_ascii(name).lower()
     _check_length(name)
@@ -65,10 +81,3 @@ def _to_ascii(name: str) -> str:
         return name.encode("idna").decode("ascii")
     except UnicodeError as error:
         raise Refused("this is not an internationalised name; write the name as it is registered (xn--…)") from error
-
-
-def _wildcard(name: str) -> str:
-    rest = name.removeprefix("*.")
-    if name == "*" or "*" in rest:
-        return "wildcards are not supported yet; write exact names"
-    return f"wildcards are not supported yet; write the exact names you need, such as {rest} or www.{rest}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,23 @@ from netpolicy.policy.problems import Problem, bad_policy, nearest
 from netpolicy.policy.reading import Owner, Reader
 from netpolicy.policy.verifying import probe_target
 from netpolicy.presets import Preset
+from netpolicy.ruleset import MODES, ON_DRIFT, Mode
 
-KEYS = ("enabled", "domains", "allow", "presets", "ssh", "host_access", "policy_file", "verify", "dns")
+KEYS = (
+    "mode",
+    "enabled",
+    "domains",
+    "allow",
+    "deny",
+    "presets",
+    "ssh",
+    "host_access",
+    "ipv6",
+    "on_drift",
+    "policy_file",
+    "verify",
+    "dns",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +91,17 @@ def read(document: Any, place: Place, environ: Mapping[str, str] | None, problem
     policy = Policy(
         source=place.source,
         prefix=place.prefix,
-        enabled=reader.boolean("enabled", True),
+        mode=_mode(reader),
         domains=(*rules.domains(reader), *added),
         allow=tuple(rules.allow(reader)),
+        deny=tuple(rules.deny(reader)),
         presets=wanted,
         active=active,
         ssh=_ssh(reader),
         ssh_origin=Origin(place.owner_of(reader.path("ssh")), reader.path("ssh"), '"any"'),
         host_access=tuple(rules.host_access(reader)),
+        ipv6=reader.boolean("ipv6", True),
+        on_drift=reader.choice("on_drift", ON_DRIFT),
         verify=_verify(reader),
         dns=Dns(reader.child("dns").texts("upstream", '["192.0.2.53", "192.0.2.54:5353"]', upstream.canonical)),
     )
@@ -112,6 +131,17 @@ def _presets(reader: Reader, base: Path | None) -> tuple[tuple[tuple[str, bool],
             child.refuse(child.path(name), None, f"there is no such preset; {said}")
     active = tuple(preset for name, preset in sorted(found.items()) if wanted.get(name, preset.default))
     return tuple(sorted(wanted.items())), active
+
+
+def _mode(reader: Reader) -> Mode:
+    """`mode`, or the older word for two of its values."""
+    mode, enabled = reader.choice("mode", MODES), reader.boolean("enabled", True)
+    if "mode" not in reader.document:
+        return "enforce" if enabled else "off"
+    if "enabled" in reader.document and enabled == (mode == "off"):
+        message = f"contradicts `enabled`, which is {json.dumps(enabled)}; leave one of them out"
+        reader.refuse(reader.path("mode"), mode, message)
+    return mode
 
 
 def _ssh(reader: Reader) -> Ssh:

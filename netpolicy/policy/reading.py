@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from netpolicy.policy.problems import Problem, Refused, nearest
 
 T = TypeVar("T")
+C = TypeVar("C", bound=str)
 
 #: Which file, as the user named it, says a key such as ``firewall.domains[2]``. Merged documents have several.
 Owner = Callable[[str], str]
@@ -48,6 +50,15 @@ class Reader:
             return value
         self.refuse(self.path(name), value, "must be true or false")
         return default
+
+    def choice(self, name: str, choices: tuple[C, ...]) -> C:
+        """An entry that is one of some words; the first of them where it is absent or wrong."""
+        value = self.document.get(name, choices[0])
+        for choice in choices:
+            if value == choice:
+                return choice
+        self.refuse(self.path(name), value, f"must be {' or '.join(map(json.dumps, choices))}")
+        return choices[0]
 
     def text(self, name: str) -> str | None:
         """An entry that is text; None where it is absent or wrong."""

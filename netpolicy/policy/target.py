@@ -7,17 +7,19 @@
     host:*                     every TCP and UDP port; host:*/udp every UDP port
     host/icmp                  ICMP or ICMPv6, by the family of the address
 
-`host` is an exact name (``example.com``), an IPv4 address or network (``192.0.2.0/24``), or an IPv6 one, which stands in
+`host` is an exact name (``example.com``), all names below one (``*.example.com``), an IPv4 address or network (``192.0.2.0/24``), or an IPv6 one, which stands in
 brackets where ports follow (``[2001:db8::1]:443``, ``[2001:db8::/32]:443``).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Network, ip_network
 
 from netpolicy.addresses import plain_network, unroutable
+from netpolicy.patterns import is_wildcard
 from netpolicy.policy import names, ports
 from netpolicy.policy.problems import Refused
 from netpolicy.ruleset import Network
@@ -54,19 +56,23 @@ class Target:
         return joined(self.host, texts[0])
 
 
-def parse(text: str) -> Target:
+def parse(text: str, *, deny: bool = False) -> Target:
     """Read the target of a rule.
+
+    Args:
+        text: The target.
+        deny: Whether the rule takes away: such a one may stand for all names below a public suffix.
 
     Raises:
         Refused: with a sentence that says what would be right; also where a rule for it could have no effect.
     """
-    found = read(text)
-    _check(found)
+    found = read(text, names.pattern)
+    _check(found, deny=deny)
     return found
 
 
-def read(text: str) -> Target:
-    """Read a target, whether or not a rule for it would have an effect. Raises Refused."""
+def read(text: str, name: Callable[[str], str] = names.canonical) -> Target:
+    """Read a target, whether or not a rule for it would have an effect; `name` reads its name. Raises Refused."""
     if not text:
         raise Refused("a target is empty; write one such as example.com or example.com:443")
     if any(c.isspace() for c in text):
@@ -80,7 +86,7 @@ def read(text: str) -> Target:
     if match is None:
         raise Refused("this is no target; write host, host:port, host:port/protocol or [IPv6]:port")
     found = match.groupdict()
-    host = _host(found["host"], found["length"], form)
+    host = _host(found["host"], found["length"], form, name)
     given, protocol = found["ports"], found["protocol"]
     if given is None and protocol is None:
         return Target(host)
@@ -94,10 +100,10 @@ def _form(text: str) -> re.Pattern[str]:
     return _BARE_V6 if looks_v6 else _PLAIN
 
 
-def of(host: str | Network, services: tuple[Service, ...]) -> Target:
+def of(host: str | Network, services: tuple[Service, ...], *, deny: bool = False) -> Target:
     """The target of a rule, from its parts. Raises Refused where the rule could have no effect."""
     found = _fitting(host, services)
-    _check(found)
+    _check(found, deny=deny)
     return found
 
 
@@ -116,13 +122,18 @@ def joined(host: str | Network, services: str) -> str:
     return f"[{text}]:{services}" if isinstance(host, IPv6Network) else f"{text}:{services}"
 
 
-def _check(found: Target) -> None:
-    """Refuse a target that no rule can open."""
+def _check(found: Target, *, deny: bool = False) -> None:
+    """Refuse a target that no rule can open, and one that opens what anybody can register. Raises Refused."""
     if isinstance(found.host, str):
         if found.host.rpartition(".")[2] == "localhost":
             raise Refused(
                 "localhost is the workload itself, which it always reaches; ports of the host are `host_access`"
             )
+        if not deny and is_wildcard(found.host):
+            # The list of public suffixes is read for policies that need it.
+            from netpolicy.policy.registrable import refuse_public
+
+            refuse_public(found.host)
     elif (reason := unroutable(found.host)) is not None:
         raise Refused(f"{reason}, which never leaves the workload's own link: no rule can open it")
     if found.services and not subtract(found.services, DNS):
@@ -137,11 +148,11 @@ def _fitting(host: str | Network, services: tuple[Service, ...]) -> Target:
     return Target(host, merged(services))
 
 
-def _host(text: str, length: str | None, form: re.Pattern[str]) -> str | Network:
+def _host(text: str, length: str | None, form: re.Pattern[str], name: Callable[[str], str]) -> str | Network:
     if form is _PLAIN and not _DIGITS.match(text):
         if length is not None:
             raise Refused(f"only addresses have a prefix length; write {text} without {length}")
-        return names.canonical(text)
+        return name(text)
     if "%" in text:
         raise Refused("an address has no zone here; write it without the part after %")
     if form is _BRACKETS and ":" not in text:

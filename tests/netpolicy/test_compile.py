@@ -98,17 +98,18 @@ def test_duplicates_and_overlaps_merge_and_the_first_rule_keeps_the_credit() -> 
 
 @pytest.mark.requirement("F8")
 def test_one_bad_line_of_a_provider_is_a_warning() -> None:
-    data = Preset("cloud", "a cloud", "https://cloud.example", "2026-01-01", True, ("ok.example", "a b", "*.x.example"),
+    data = Preset("cloud", "a cloud", "https://cloud.example", "2026-01-01", True, ("ok.example", "a b", "*.x.example", "*.com"),
                   ("192.0.2.0/24", "192.0.2.1/24", "127.0.0.0/8", "192.0.2.128/25", "2001:db8::/32"), "preset:cloud")  # fmt: skip
     ruleset = compile_policy(Policy(active=(data,), ssh=False))
     assert lines(ruleset) == [
         "ok.example 80/tcp, 443/tcp",
+        "*.x.example 80/tcp, 443/tcp",
         "192.0.2.0/24 80/tcp, 443/tcp",
         "2001:db8::/32 80/tcp, 443/tcp",
     ]
     assert [warning.split(" is left out: ")[0] for warning in ruleset.warnings] == [
         "preset:cloud: names[1] 'a b'",
-        "preset:cloud: names[2] '*.x.example'",
+        "preset:cloud: names[3] '*.com'",
         "preset:cloud: ranges[1] '192.0.2.1/24'",
         "preset:cloud: ranges[2] '127.0.0.0/8'",
     ]

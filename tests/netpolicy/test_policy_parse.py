@@ -43,14 +43,23 @@ def test_the_empty_policy_is_the_defaults() -> None:
 def test_every_key_is_read() -> None:
     policy = parse(
         {
-            "enabled": False,
+            "mode": "observe",
             "domains": ["Example.org", "example.net:8443"],
             "allow": [
                 "192.0.2.0/24:5432/tcp",
                 {"host": "example.com", "ports": [443, "8000-8010/udp", "icmp"], "reason": "the API"},
                 {"host": "db.example.com:5432", "reason": "tests"},
                 {"host": "2001:db8::/32"},
+                {"host": "*.Example.com.", "expires": "2027-01-31", "roles": ["browser", "dev", "dev"]},
+                {
+                    "host": "a.example",
+                    "expires": "2027-01-31t18:00:00.9+01:00",
+                    "roles": ["dev", "services", "browser"],
+                },
             ],
+            "deny": ["*.com", "192.0.2.128/25:22", {"host": "b.example", "roles": ["services"], "reason": "why"}],
+            "ipv6": False,
+            "on_drift": "lock",
             "presets": {"pypi": True, "vercel": False},
             "ssh": False,
             "host_access": [5432, "8125/udp", "9000-9002"],
@@ -59,17 +68,22 @@ def test_every_key_is_read() -> None:
         }
     )
     assert policy.to_json() == {
-        "enabled": False,
+        "mode": "observe",
         "domains": ["example.org", "example.net:8443/tcp"],
         "allow": [
             "192.0.2.0/24:5432/tcp",
             {"host": "example.com", "ports": ["icmp", "443/tcp", "8000-8010/udp"], "reason": "the API"},
             {"host": "db.example.com", "ports": ["5432/tcp"], "reason": "tests"},
             "2001:db8::/32",
+            {"host": "*.example.com", "expires": "2027-01-31", "roles": ["dev", "browser"]},
+            {"host": "a.example", "expires": "2027-01-31T17:00:00Z"},
         ],
+        "deny": ["*.com", "192.0.2.128/25:22/tcp", {"host": "b.example", "reason": "why", "roles": ["services"]}],
         "presets": {"pypi": True, "vercel": False},
         "ssh": False,
         "host_access": ["5432/tcp", "8125/udp", "9000-9002/tcp"],
+        "ipv6": False,
+        "on_drift": "lock",
         "verify": {"blocked": ["example.net:443/tcp", "xn--bcher-kva.example"], "allowed": ["https://example.org/up"]},
         "dns": {"upstream": ["192.0.2.53", "192.0.2.54:5353", "2001:db8::53", "2001:db8::54"]},
     }
@@ -120,7 +134,33 @@ def test_one_problem_is_one_line_and_many_are_cut() -> None:
     ("document", "key", "said"),
     [
         ([], "firewall", "must be an object"),
-        ({"expires": 1}, "firewall.expires", "unknown key; known here: allow, dns, domains,"),
+        ({"expires": 1}, "firewall.expires", "unknown key; known here: allow, deny, dns, domains,"),
+        ({"mode": "learn"}, "firewall.mode", 'must be "enforce" or "observe" or "off"'),
+        ({"mode": ["off"]}, "firewall.mode", 'must be "enforce" or "observe" or "off"'),
+        (
+            {"mode": "off", "enabled": True},
+            "firewall.mode",
+            "contradicts `enabled`, which is true; leave one of them out",
+        ),
+        ({"mode": "enforce", "enabled": False}, "firewall.mode", "contradicts `enabled`, which is false"),
+        ({"mode": "observe", "enabled": False}, "firewall.mode", "contradicts `enabled`, which is false"),
+        ({"ipv6": "no"}, "firewall.ipv6", "must be true or false"),
+        ({"on_drift": None}, "firewall.on_drift", 'must be "repair" or "lock"'),
+        ({"deny": {}}, "firewall.deny", "must be a list"),
+        ({"deny": [1]}, "firewall.deny[0]", "must be a text such as"),
+        ({"deny": ["*"]}, "firewall.deny[0]", "a wildcard is a whole first part"),
+        (
+            {"deny": [{"host": "a.example", "expires": "2027-01-31"}]},
+            "firewall.deny[0].expires",
+            "would open something",
+        ),
+        ({"allow": ["*.com"]}, "firewall.allow[0]", "com is a public suffix: anybody can have a name below it"),
+        ({"domains": ["*.co.uk:443"]}, "firewall.domains[0]", "write *.yourname.co.uk, or the exact names"),
+        ({"allow": [{"host": "*.github.io"}]}, "firewall.allow[0].host", "github.io is a public suffix"),
+        ({"allow": [{"host": "*.github.io", "ports": [1]}]}, "firewall.allow[0].host", "github.io is a public suffix"),
+        ({"verify": {"blocked": ["*.example.com"]}}, "firewall.verify.blocked[0]", "stands for many names"),
+        ({"verify": {"allowed": ["https://*.example.com/"]}}, "firewall.verify.allowed[0]", "stands for many names"),
+        ({"dns": {"upstream": ["*.example.com"]}}, "firewall.dns.upstream[0]", "must be a resolver's address"),
         ({"enabled": "no"}, "firewall.enabled", "must be true or false"),
         ({"domains": "example.com"}, "firewall.domains", 'must be a list, such as ["example.com", "example.org:443"]'),
         ({"domains": [7]}, "firewall.domains[0]", 'must be a text such as "example.com" or "example.com:443"'),
@@ -133,7 +173,45 @@ def test_one_problem_is_one_line_and_many_are_cut() -> None:
         ({"allow": [{"host": "a b"}]}, "firewall.allow[0].host", "no spaces"),
         ({"allow": [{"host": "a.example", "reason": ""}]}, "firewall.allow[0].reason", "not empty"),
         ({"allow": [{"host": "a.example", "port": 1}]}, "firewall.allow[0].port", "did you mean 'ports'?"),
-        ({"allow": [{"host": "a.example", "expires": "1h"}]}, "firewall.allow[0].expires", "not supported yet"),
+        (
+            {"allow": [{"host": "a.example", "expires": "1h"}]},
+            "firewall.allow[0].expires",
+            'must be a date such as "2027-01-31"',
+        ),
+        ({"allow": [{"host": "a.example", "expires": None}]}, "firewall.allow[0].expires", "must be a date such as"),
+        ({"allow": [{"host": "a.example", "expires": True}]}, "firewall.allow[0].expires", "must be a date such as"),
+        (
+            {"allow": [{"host": "a.example", "expires": "2027-02-29"}]},
+            "firewall.allow[0].expires",
+            "there is no such date",
+        ),
+        (
+            {"allow": [{"host": "a.example", "expires": "2027-01-31T25:00:00Z"}]},
+            "firewall.allow[0].expires",
+            "there is no such",
+        ),
+        (
+            {"allow": [{"host": "a.example", "expires": "1999-12-30"}]},
+            "firewall.allow[0].expires",
+            "between the years 2000 and 9999",
+        ),
+        (
+            {"allow": [{"host": "a.example", "expires": "9999-12-31T23:59:59-12:00"}]},
+            "firewall.allow[0].expires",
+            "9999",
+        ),
+        (
+            {"allow": [{"host": "a.example", "expires": "2027-01-31 12:00:00"}]},
+            "firewall.allow[0].expires",
+            "has no time zone; write 2027-01-31T12:00:00Z, or an offset such as +01:00",
+        ),
+        ({"allow": [{"host": "a.example", "roles": "dev"}]}, "firewall.allow[0].roles", "must be a list"),
+        ({"allow": [{"host": "a.example", "roles": []}]}, "firewall.allow[0].roles", "is empty; leave it out"),
+        (
+            {"allow": [{"host": "a.example", "roles": ["db"]}]},
+            "firewall.allow[0].roles[0]",
+            "one of dev, browser, services",
+        ),
         ({"allow": [{"host": "a.example", "ports": []}]}, "firewall.allow[0].ports", "is empty; leave it out"),
         ({"allow": [{"host": "a.example", "ports": 443}]}, "firewall.allow[0].ports", "must be a list"),
         (
@@ -193,8 +271,10 @@ def test_the_environment_adds_domains() -> None:
     assert [str(rule.target) for rule in policy.domains] == ["a.example", "b.example:443/tcp", "c.example"]
     assert str(policy.domains[1].origin) == "b.example:443 (env:CSPACE_FIREWALL_DOMAINS, CSPACE_FIREWALL_DOMAINS)"
     with pytest.raises(UserError) as error:
-        parse({}, environ={"CSPACE_FIREWALL_DOMAINS": "ok.example *.example.com"})
-    assert error.value.message.startswith('environment: CSPACE_FIREWALL_DOMAINS = "*.example.com": wildcards are not')
+        parse({}, environ={"CSPACE_FIREWALL_DOMAINS": "ok.example *.com *.example.com"})
+    assert error.value.message.startswith('environment: CSPACE_FIREWALL_DOMAINS = "*.com": com is a public suffix')
+    policy = parse({}, environ={"CSPACE_FIREWALL_DOMAINS": "*.example.com:443"})
+    assert str(policy.domains[0].target) == "*.example.com:443/tcp"
 
 
 def test_several_files_behind_one_document_are_told_apart() -> None:
