@@ -103,6 +103,10 @@ class Enforcer(Protocol):
     docs/enforcement.md lists the others.
     """
 
+    @property
+    def backend(self) -> str:
+        """What it is called in settings and listings: ``nftables`` or ``ipset``."""
+
     def install(self, prefix: str | None) -> None:
         """Create what all attachments share; refuse everything from interfaces whose name begins with `prefix`. Repeatable."""
 

@@ -43,6 +43,8 @@ class NftablesEnforcer:
         clock: For the lifetimes of what was learned.
     """
 
+    backend = "nftables"
+
     def __init__(self, table: str = "netpolicy", netns: Namespace = None, *, clock: Clock | None = None) -> None:
         self._table = Table(table)
         self._link = Netlink(netns)
