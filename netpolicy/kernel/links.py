@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import ip_interface, ip_network
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from netpolicy.kernel import netns
 from netpolicy.kernel.netns import Namespace
 
 _NODAD = 0x02  # IFA_F_NODAD: the address is usable at once, not after a second of duplicate detection
+_DUPLICATE, _TENTATIVE = 0x08, 0x40  # IFA_F_DADFAILED, IFA_F_TENTATIVE
 
 
 class Links:
@@ -92,10 +93,10 @@ class Links:
         if found is not None:
             self._do(f"remove {name}", self._route.link, "del", index=found)
 
-    def address(self, name: str, address: str) -> None:
-        """Add e.g. ``198.51.100.1/24`` or ``2001:db8::1/64``; an IPv6 address is usable at once."""
+    def address(self, name: str, address: str, *, check: bool = False) -> None:
+        """Add e.g. ``198.51.100.1/24`` or ``2001:db8::1/64``; an IPv6 address is usable at once, unless it is to be checked."""
         interface = ip_interface(address)
-        flags = {"flags": _NODAD} if interface.version == 6 else {}
+        flags = {"flags": _NODAD} if interface.version == 6 and not check else {}
         self._do(
             f"add {address} to {name}",
             self._route.addr,
@@ -135,6 +136,46 @@ class Links:
         """The names of all links, in the kernel's order."""
         return [str(link.get_attr("IFLA_IFNAME")) for link in self._do("list links", self._list)]
 
+    def is_bridge(self, name: str) -> bool:
+        """Whether the link is a bridge."""
+        index = self.index(name)
+        for link in self._do("list links", self._list):
+            if link["index"] == index:
+                info = link.get_attr("IFLA_LINKINFO")
+                return info is not None and info.get_attr("IFLA_INFO_KIND") == "bridge"
+        return False
+
+    def addresses(self, name: str) -> list[IPv4Interface | IPv6Interface]:
+        """A link's addresses with their networks, in the kernel's order; those that somebody else turned out to have are left out."""
+        rows = self._addresses(name)
+        # IFA_LOCAL is the own end; on a wire with a peer IFA_ADDRESS is the other one.
+        return [
+            ip_interface(f"{row.get_attr('IFA_LOCAL') or row.get_attr('IFA_ADDRESS')}/{row['prefixlen']}")
+            for row in rows
+            if not _flags(row) & _DUPLICATE
+        ]
+
+    def undecided(self, name: str) -> bool:
+        """Whether the kernel is still finding out if somebody else has one of the link's IPv6 addresses."""
+        return any(_flags(row) & _TENTATIVE and not _flags(row) & _DUPLICATE for row in self._addresses(name))
+
+    def ways_out(self) -> set[str]:
+        """The names of the links that default routes lead out of."""
+        rows = self._do(
+            "list routes", lambda: [*self._route.get_default_routes(2), *self._route.get_default_routes(10)]
+        )
+        wanted = {row.get_attr("RTA_OIF") for row in rows}
+        for row in rows:
+            wanted |= {hop["oif"] for hop in row.get_attr("RTA_MULTIPATH") or ()}
+        return {
+            str(link.get_attr("IFLA_IFNAME")) for link in self._do("list links", self._list) if link["index"] in wanted
+        }
+
+    def _addresses(self, name: str) -> list[Any]:
+        index = self.index(name)
+        rows: list[Any] = self._do(f"list the addresses of {name}", lambda: list(self._route.get_addr(index=index)))
+        return rows
+
     def _list(self) -> list[Any]:
         return list(self._route.get_links())
 
@@ -151,3 +192,7 @@ class Links:
             code = "link-exists" if error.code == errno.EEXIST else "link-refused"
             status = Exit.CONFLICT if error.code == errno.EEXIST else Exit.FAILED
             raise UserError(code, f"cannot {what}: {os.strerror(error.code)}", exit_status=status) from error
+
+
+def _flags(row: Any) -> int:
+    return int(row.get_attr("IFA_FLAGS") or row["flags"])

@@ -1,0 +1,214 @@
+"""The gate in the background: found, started where none answers, and ended when nothing is left for it to hold."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from netpolicy.clock import SystemClock
+from netpolicy.errors import Exit, UserError
+from netpolicy.gate.client import GateClient
+from netpolicy.operate.homes import Home
+
+#: Seconds that a gate may take until it answers: it restores what it remembers first.
+START_SECONDS = 30.0
+_STOP_SECONDS = 10.0
+_BEAT = 0.05
+_PROGRAM = "import sys; from netpolicy.cli import main; sys.exit(main())"
+
+
+@contextlib.contextmanager
+def talk(home: Home, *, start: bool) -> Iterator[GateClient]:
+    """A conversation with the home's gate.
+
+    Args:
+        home: Where it lives.
+        start: Start one in the background where none answers.
+
+    Raises:
+        UserError: ``gate-unreachable`` or ``not-permitted``; ``gate-failed`` where it was started and does not answer.
+    """
+    with _connected(home) if not start else _ensured(home) as gate:
+        yield gate
+
+
+def forget(home: Home) -> bool:
+    """End the gate if we have started it in the background and nothing is attached any more; says whether it was ended.
+
+    Its table goes as well, so that nothing of it is left in the kernel.
+
+    Raises:
+        UserError: as the gate and the kernel.
+    """
+    with _alone(home):
+        with _connected(home) as gate:
+            if gate.status().attachments or not _ours(home, gate.handshake().pid):
+                return False
+            pid = gate.handshake().pid
+        netns = json.loads(home.background.read_text())["netns"]
+        _end(pid)
+        # Where the namespace is gone, so is what was in it.
+        with contextlib.suppress(UserError) if netns else contextlib.nullcontext():
+            _uninstall(home.table, netns)
+        for path in (home.background, home.socket):
+            path.unlink(missing_ok=True)
+        return True
+
+
+def remembers(home: Home) -> bool:
+    """Whether a gate that is not running has something to take up again."""
+    try:
+        document = json.loads((home.state / "attachments.json").read_text())
+        return bool(document["attachments"])
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+
+
+def _connected(home: Home) -> GateClient:
+    try:
+        return GateClient.connect(home.socket)
+    except UserError as error:
+        if error.code == "gate-unreachable" and os.geteuid() != 0:
+            raise needs_root() from error
+        raise
+
+
+def needs_root() -> UserError:
+    """The error for whoever may not change the kernel's rules."""
+    return UserError(
+        "not-permitted",
+        "the firewall of this machine's networks is root's business",
+        hint="Try again with sudo.",
+        exit_status=Exit.MISSING,
+    )
+
+
+def _ensured(home: Home) -> GateClient:
+    found = _answering(home)
+    if found is not None:
+        return found
+    with _alone(home):
+        # Another one may have started it while we waited for our turn.
+        return _answering(home) or _wait(home, _start(home))
+
+
+def _answering(home: Home) -> GateClient | None:
+    try:
+        return _connected(home)
+    except UserError as error:
+        if error.code != "gate-unreachable":
+            raise
+        return None
+
+
+@contextlib.contextmanager
+def _alone(home: Home) -> Iterator[None]:
+    """Of all programs that would start or end this gate, be the only one."""
+    try:
+        home.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(home.state / "starting", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UserError(
+            "state-directory", f"the state directory {home.state} cannot be used: {error.strerror}"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _start(home: Home) -> subprocess.Popen[bytes]:
+    """The daemon, in a session of its own: neither the terminal nor a Ctrl-C of ours reaches it."""
+    words = ["gate", "serve", "--socket", str(home.socket), "--state", str(home.state), "--table", home.table]
+    words += ["--no-prefix"] if home.netns is None else ["--no-prefix", "--netns", home.netns]
+    with home.log.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _PROGRAM, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            start_new_session=True,
+        )
+    known = {"pid": process.pid, "born": _born(process.pid), "netns": home.netns}
+    home.background.write_text(json.dumps(known))
+    return process
+
+
+def _wait(home: Home, process: subprocess.Popen[bytes]) -> GateClient:
+    clock = SystemClock()
+    deadline = clock.monotonic() + START_SECONDS
+    while True:
+        found = _answering(home)
+        if found is not None:
+            return found
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_BEAT)
+            raise _failed(home, f"it ended with status {process.returncode}")
+        if clock.monotonic() > deadline:
+            raise _failed(home, f"it does not answer after {START_SECONDS:g} s")
+
+
+def _failed(home: Home, why: str) -> UserError:
+    lines = home.log.read_text(errors="replace").splitlines()[-20:]
+    said = lines[-1].removeprefix("error: ") if lines else "it said nothing"
+    return UserError(
+        "gate-failed",
+        f"the gate could not be started: {why}: {said}",
+        hint=f"Its log is {home.log}.",
+        details={"log": lines},
+    )
+
+
+def _ours(home: Home, pid: int) -> bool:
+    """Whether the gate is the process that we have started, and not one of a service manager or a person."""
+    try:
+        known = json.loads(home.background.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(known, dict) and known.get("pid") == pid and known.get("born") == _born(pid)
+
+
+def _end(pid: int) -> None:
+    """Ask it to end, and wait until it has: what it holds of the table must be gone before the table can go."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    import select
+
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+        ended, _, _ = select.select([descriptor], [], [], _STOP_SECONDS)
+        if not ended:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    finally:
+        os.close(descriptor)
+
+
+def _uninstall(table: str, netns: str | None) -> None:
+    from netpolicy.kernel.nftables import NftablesEnforcer
+
+    enforcer = NftablesEnforcer(table, netns=netns)
+    try:
+        enforcer.uninstall()
+    finally:
+        enforcer.close()
+
+
+def _born(pid: int) -> str:
+    """When a process started, in the kernel's ticks (field 22 of /proc/PID/stat, proc(5)); empty where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

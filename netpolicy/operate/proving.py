@@ -1,0 +1,150 @@
+"""Proof that an attachment's firewall does what its policy says: the same probes from inside it and from this machine.
+
+A blocked name is not even answered inside, which says nothing of the packet filter. So where the control reached it, the
+address it was reached at is tried from inside as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from netpolicy import command, probe
+from netpolicy.attachment import Attachment
+from netpolicy.decide import decide
+from netpolicy.errors import Exit, UserError
+from netpolicy.flow import Address, Flow
+from netpolicy.operate import places
+from netpolicy.operate.plug import plugged
+from netpolicy.probe import ProbeResult, VerificationReport
+from netpolicy.probe.verification import Plan, Settings
+from netpolicy.ruleset import Ruleset
+
+#: Beyond the probes' own deadline: starting the program.
+_GRACE_SECONDS = 20.0
+
+Results = dict[str, ProbeResult]
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """A place behind the firewall from which connections can be tried."""
+
+    namespace: str
+    """Opens it."""
+    resolvers: tuple[str, ...]
+    """What a program there asks for names."""
+
+    def probe(self, targets: list[str], seconds: float) -> Results:
+        """Try them all at once. Raises UserError where the program cannot be run there."""
+        own = [sys.executable, "-P", "-m", "netpolicy.operate.inside", self.namespace, ",".join(self.resolvers)]
+        done = command.run([*own, "--seconds", f"{seconds:g}", *targets], seconds=seconds + _GRACE_SECONDS, ok=(0, 1))
+        return {result.target: result for result in probe.results(done.text)}
+
+
+@contextlib.contextmanager
+def inside(
+    attachment: Attachment, *, namespace: str | None, within: str | None, taken: Collection[Address] = ()
+) -> Iterator[Inside]:
+    """A place to probe from.
+
+    Args:
+        attachment: What is to be proven.
+        namespace: What opens the confined namespace, at the output hook.
+        within: A namespace behind the firewall that the user names (a name, a process id or a path); None: make one.
+        taken: Addresses on the network that somebody holds.
+
+    Raises:
+        UserError: ``cannot-verify``: nothing can be put behind this interface; as `plug` and `places`.
+    """
+    if within is not None:
+        path = places.namespace_path(within)
+        yield Inside(path, _resolvers(within))
+    elif attachment.hook == "output":
+        if not namespace:
+            raise UserError(
+                "cannot-verify",
+                f"it is not known any more which namespace {attachment.name} is",
+                hint="Name it, or a process in it: --from NAME or --from PID.",
+                exit_status=Exit.MISSING,
+            )
+        # Whatever is asked there is redirected to the gate; the loopback always exists.
+        yield Inside(namespace, ("127.0.0.1",))
+    elif not places.is_bridge(attachment.interface):
+        raise UserError(
+            "cannot-verify",
+            f"{attachment.interface} is no bridge, so nothing can be plugged in to try connections from inside",
+            hint="Name a process that is behind it: --from PID.",
+            exit_status=Exit.MISSING,
+        )
+    else:
+        with plugged(attachment, taken=taken) as neighbour:
+            yield Inside(neighbour.namespace, tuple(str(gateway) for gateway in attachment.gateways))
+
+
+def prove(
+    place: Inside, ruleset: Ruleset, settings: Settings, permits: Callable[[Flow], bool], *, seconds: float = 5.0
+) -> VerificationReport:
+    """Probe and judge. Changes nothing.
+
+    Args:
+        place: Behind the firewall.
+        ruleset: What is in force; targets that it contradicts are left out and named in the report.
+        settings: The targets.
+        permits: Whether the gate lets a flow pass now, by what it has learned as well (an address can serve several names).
+        seconds: For each round of probes.
+
+    Raises:
+        UserError: ``bad-verify`` for a target that cannot be read; as the program when it cannot be run.
+    """
+    try:
+        plan = probe.plan(settings, lambda flow: decide(ruleset, flow).allowed)
+    except ValueError as error:
+        raise UserError("bad-verify", f"verify: {error}", exit_status=Exit.BAD_INPUT) from error
+    report = _round(place, plan, permits, seconds)
+    if any(proof.state == "failed" for proof in report.allowed) and report.state != "breached":
+        # What the host reaches and the inside does not is either our fault or a moment's; a moment does not last.
+        report = _round(place, plan, permits, seconds)
+    return report
+
+
+def _round(place: Inside, plan: Plan, permits: Callable[[Flow], bool], seconds: float) -> VerificationReport:
+    if not plan.targets:
+        return probe.judge(plan, {}, {})
+    with ThreadPoolExecutor(1) as pool:
+        control = pool.submit(lambda: {r.target: r for r in probe.probe_all(plan.targets, seconds)})
+        found_inside = place.probe(plan.targets, seconds)
+        found_control = control.result()
+    literals = dict(_literals(plan, found_control))
+    closed = [text for text in literals if not permits(probe.flow_of(text))]
+    if closed:
+        found_inside |= place.probe(closed, seconds)
+        found_control |= {text: literals[text] for text in closed}
+        plan = replace(plan, blocked=(*plan.blocked, *closed))
+    return probe.judge(plan, found_control, found_inside)
+
+
+def _literals(plan: Plan, control: Results) -> Iterator[tuple[str, ProbeResult]]:
+    """Blocked targets again, by the address at which this machine has just reached them."""
+    for target in plan.blocked:
+        result, wanted = control.get(target), probe.parse(target)
+        if result is not None and result.reached and result.address is not None and result.address != wanted.host:
+            port = "" if wanted.protocol == "icmp" else f":{wanted.port}"
+            host = f"[{result.address}]" if ":" in result.address else result.address
+            text = f"{host}{port}/{wanted.protocol}"
+            yield text, replace(result, target=text)
+
+
+def _resolvers(within: str) -> tuple[str, ...]:
+    """What a process asks for names, by its own resolv.conf; empty (this machine's own) where we name no process."""
+    if not within.isdecimal():
+        return ()
+    try:
+        lines = Path(f"/proc/{within}/root/etc/resolv.conf").read_text().splitlines()
+    except OSError:
+        return ()
+    return tuple(words[1] for words in map(str.split, lines) if len(words) > 1 and words[0] == "nameserver")

@@ -1,0 +1,86 @@
+"""Whose names does the gate see? Docker's own resolver, seen from inside its containers.
+
+Containers on a user-defined network ask 127.0.0.11, where dockerd listens. What it does not know itself it forwards: from the
+container's namespace, where the gate catches the query, or from the host's where the host's own resolver is on a loopback
+address (libnetwork, resolver.go, ``HostLoopback``). In that case names still resolve there, but the gate knows nothing of
+them, so not even an allowed name is opened. Which of both happens is not read out of files that differ between versions: a name
+that nobody has is asked for, and the gate is asked whether it has seen it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from netpolicy.errors import UserError
+from netpolicy.kernel import netns
+from netpolicy.operate.docker import Container
+
+#: Answered or not, a query that reached the gate has been counted by then; seconds.
+_PATIENCE = 2.0
+_MOST = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Astray:
+    """A container whose questions for names do not come to the gate."""
+
+    container: str
+    server: str
+    """What it asks."""
+
+
+def astray(boxes: Sequence[Container], seen: Callable[[], set[str]]) -> list[Astray]:
+    """The containers that resolve names behind the gate's back.
+
+    Args:
+        boxes: Of one attached network, which is locked no more; at most `_MOST` are looked at.
+        seen: The names that the gate was asked for and does not list.
+    """
+    asked: list[tuple[Container, str, str]] = []
+    for box in boxes[:_MOST]:
+        server = _server(box.pid)
+        if server is not None:
+            asked.append((box, server, f"{secrets.token_hex(8)}.netpolicy.invalid"))
+    if not asked:
+        return []
+    with ThreadPoolExecutor(len(asked)) as pool:
+        answered = list(pool.map(lambda row: _ask(row[0].pid, row[1], row[2]), asked))
+    names = seen()
+    return [
+        Astray(box.name, server)
+        for (box, server, name), heard in zip(asked, answered, strict=True)
+        if heard and name not in names
+    ]
+
+
+def _server(pid: int) -> str | None:
+    """The first resolver that the container's programs ask."""
+    try:
+        lines = Path(f"/proc/{pid}/root/etc/resolv.conf").read_text().splitlines()
+    except OSError:
+        return None
+    return next((words[1] for words in map(str.split, lines) if len(words) > 1 and words[0] == "nameserver"), None)
+
+
+def _ask(pid: int, server: str, name: str) -> bool:
+    """Ask in the container's namespace; says whether anything came back."""
+    try:
+        return netns.call(f"/proc/{pid}/ns/net", _query, server, name)
+    except (UserError, OSError):
+        # It has ended, or has no way to that server: then it resolves nothing, behind nobody's back.
+        return False
+
+
+def _query(server: str, name: str) -> bool:
+    labels = b"".join(bytes([len(label)]) + label for label in name.encode().split(b"."))
+    message = secrets.token_bytes(2) + b"\1\0\0\1\0\0\0\0\0\0" + labels + b"\0\0\1\0\1"
+    with socket.socket(socket.AF_INET6 if ":" in server else socket.AF_INET, socket.SOCK_DGRAM) as own:
+        own.settimeout(_PATIENCE)
+        own.connect((server, 53))
+        own.send(message)
+        return own.recv(4096)[:2] == message[:2]
