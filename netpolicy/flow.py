@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING, Any
 
 Address = IPv4Address | IPv6Address
 
@@ -86,9 +88,22 @@ class Origin:
         return f"{self.text} ({self.source}, {self.key})"
 
 
+#: Says later why a verdict was made: the explanation and the suggestion.
+Teller = Callable[[], tuple[str, "str | None"]]
+
+
+class _Late:
+    """Gives a verdict a slot that is no field of it."""
+
+    __slots__ = ("_teller",)
+
+
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """The judgement of one flow; `decide` makes it, a packet meets the same."""
+class Verdict(_Late):
+    """The judgement of one flow; `decide` makes it, a packet meets the same.
+
+    A value in every respect. What it says to people is put into words when it is first read, for most verdicts are not.
+    """
 
     allowed: bool
     layer: Layer
@@ -99,3 +114,31 @@ class Verdict:
     """One sentence for a person."""
     suggestion: str | None = None
     """For a denial: the rule text that would allow exactly this flow."""
+
+    @staticmethod
+    def told_later(allowed: bool, layer: Layer, rule: Origin | None, identity: Identity, teller: Teller) -> Verdict:
+        """A verdict whose explanation and suggestion are asked for when they are first read."""
+        verdict = _new(Verdict)
+        _SET_ALLOWED(verdict, allowed)
+        _SET_LAYER(verdict, layer)
+        _SET_RULE(verdict, rule)
+        _SET_IDENTITY(verdict, identity)
+        _SET_TELLER(verdict, teller)
+        return verdict
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in ("explanation", "suggestion"):
+                raise AttributeError(f"a verdict has no {name!r}")
+            for field, value in zip(("explanation", "suggestion"), self._teller(), strict=True):
+                object.__setattr__(self, field, value)
+            return getattr(self, name)
+
+
+# A frozen dataclass fills its fields through object.__setattr__, which looks each of them up; these are the slots themselves.
+_new = object.__new__
+_SET_ALLOWED, _SET_LAYER, _SET_RULE, _SET_IDENTITY = (
+    vars(Verdict)[name].__set__ for name in ("allowed", "layer", "rule", "identity")
+)
+_SET_TELLER = vars(_Late)["_teller"].__set__

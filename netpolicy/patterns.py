@@ -32,10 +32,13 @@ def within(inner: str, outer: str) -> bool:
     return inner == outer or suffix(inner).endswith(outer[1:])
 
 
-def matching(name: str) -> Iterator[str]:
-    """All patterns that stand for a concrete name, the nearest first: itself, then wildcards ever further up."""
-    yield name
-    rest = name
+def matching(inner: str) -> Iterator[str]:
+    """All patterns that stand for a concrete name, the nearest first: itself, then wildcards ever further up.
+
+    For a wildcard: itself and those that stand for all names below it.
+    """
+    yield inner
+    rest = suffix(inner)
     while "." in rest:
         rest = rest.partition(".")[2]
         yield f"{_WILD}{rest}"

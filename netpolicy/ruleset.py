@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Literal, get_args
 
 from netpolicy import patterns, spans
 from netpolicy.flow import Address, Origin
+from netpolicy.lifted import lifted
+from netpolicy.places import Places
 from netpolicy.prefixes import Prefixes
 from netpolicy.services import Service, elements, merged, subtract
 from netpolicy.spans import Spans
@@ -113,6 +115,10 @@ class Ruleset:
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """What compiling could not do, e.g. a provider list that is only a dated snapshot; makes the state `degraded`."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: the fields, and none of the indexes made of them."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
     @cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits over the meaning (not the provenance) of the rules."""
@@ -138,6 +144,11 @@ class Ruleset:
     def denied_by_prefix(self) -> Prefixes[RangeRule]:
         """The denying range rules, for finding those around an address."""
         return _by_network(self.denied_ranges)
+
+    @cached_property
+    def places(self) -> Places:
+        """The index that `decide` reads."""
+        return Places(self)
 
     def rules_for(self, name: str) -> tuple[NameRule, ...]:
         """The allowing rules for a concrete name: its own first, then wildcards, the nearest first."""
@@ -207,6 +218,7 @@ class Ruleset:
             "mode": self.mode,
             "names": [[name, _until_rows(rules)] for name, rules in sorted(self.by_name.items())],
             "ranges": _runs(self.groups),
+            "lifted": _lifts(self.ranges),
             "denied_names": [[name, _until_rows(rules)] for name, rules in sorted(self.denied_by_name.items())],
             "denied_ranges": _runs(self.denied_groups),
             "host": [_service(s) for s in merged(r.service for r in self.host)],
@@ -300,16 +312,19 @@ def _groups(rules: Iterable[RangeRule]) -> tuple[RangeGroup, ...]:
 
 
 def _runs(groups: Iterable[RangeGroup]) -> list[Any]:
-    """For each family and end, the longest runs of ports with the same addresses, each with the hash of these."""
+    """For each family, the longest runs of ports with the same addresses open at least until an end, each with the hash of these.
+
+    Ends come latest first; one that opens nothing more than the later ones is left out.
+    """
     known = tuple(groups)
     found: list[list[Any]] = []
     for piece in elements(s for group in known for s in group.services):
-        for version, until in sorted({(g.version, g.until) for g in known}, key=lambda key: (key[0], key[1] or 0.0)):
-            same = (g for g in known if (g.version, g.until) == (version, until))
-            parts = [g.spans for g in same if any(s.contains(piece) for s in g.services)]
-            if parts:
-                row = [version, until or 0, piece.protocol, piece.first, piece.last, spans.union(parts).digest]
-                found.append(row)
+        for version in (4, 6):
+            having = [g for g in known if g.version == version and any(s.contains(piece) for s in g.services)]
+            found += [
+                [version, until, piece.protocol, piece.first, piece.last, opened.digest]
+                for until, opened in _growing((g.until, g.spans) for g in having)
+            ]
     runs: list[list[Any]] = []
     for row in sorted(found):
         before = runs[-1] if runs else None
@@ -320,12 +335,49 @@ def _runs(groups: Iterable[RangeGroup]) -> list[Any]:
     return runs
 
 
-def _until_rows(rules: Iterable[NameRule]) -> list[Any]:
-    """The services of one pattern by their end."""
-    ends: dict[float, list[Service]] = {}
+def _growing(parts: Iterable[tuple[float | None, Spans]]) -> Iterator[tuple[float, Spans]]:
+    """The addresses of one family that are open at least until each end (0: for ever), latest first, wherever that makes more."""
+    ends: dict[float | None, list[Spans]] = {}
+    for until, some in parts:
+        ends.setdefault(until, []).append(some)
+    opened: Spans | None = None
+    for until in sorted(ends, key=_lasting):
+        more = spans.union(ends[until] if opened is None else [opened, *ends[until]])
+        if more.pairs and more != opened:
+            opened = more
+            yield until or 0.0, more
+
+
+def _lasting(until: float | None) -> float:
+    """A number that is the smaller, the later an end is."""
+    return -math.inf if until is None else -until
+
+
+def _lifts(rules: Iterable[RangeRule]) -> list[Any]:
+    """For each family and end, the hash of the addresses that names may have although they are not public ones."""
+    ends: dict[tuple[int, float | None], list[Network]] = {}
     for rule in rules:
-        ends.setdefault(rule.until or 0, []).extend(rule.services)
-    return [[until, [_service(s) for s in merged(services)]] for until, services in sorted(ends.items())]
+        ends.setdefault((rule.network.version, rule.until), []).append(rule.network)
+    parts = {key: lifted(networks, key[0]) for key, networks in ends.items()}
+    return [
+        [version, until, some.digest]
+        for version in (4, 6)
+        for until, some in _growing((key[1], part) for key, part in parts.items() if key[0] == version)
+    ]
+
+
+def _until_rows(rules: Iterable[NameRule]) -> list[Any]:
+    """The services of one pattern by their end, latest first, without those that last longer."""
+    ends: dict[float | None, list[Service]] = {}
+    for rule in rules:
+        ends.setdefault(rule.until, []).extend(rule.services)
+    known: list[Service] = []
+    rows: list[Any] = []
+    for until in sorted(ends, key=_lasting):
+        if new := subtract(ends[until], known):
+            rows.append([until or 0.0, [_service(s) for s in new]])
+            known += new
+    return rows
 
 
 def _name_row(rule: NameRule) -> list[Any]:
