@@ -31,6 +31,7 @@ from netpolicy.ruleset import Ruleset
 from sidecars import gate, images, names, workspace
 from sidecars import instance as instances
 from sidecars.engine import Engine, ExecStream
+from sidecars.images import BuildOptions
 from sidecars.install import ensure_engine
 from sidecars.instance import InstanceSpec
 from sidecars.instance.exec import missing
@@ -65,8 +66,10 @@ class HostService:
         ruleset = compile_policy(config.policy)
         with self._engine() as engine:
             engine.info()
-            image, _ = images.ensure_all(engine, report)
+            older: list[str] = []
+            image, _ = images.ensure_all(engine, report, older=older.append)
             spec = _spec(config, request, ruleset, image.tags[0] if image.tags else image.id)
+            spec = replace(spec, shortcomings=tuple(older), build=BuildOptions(keep_stale=True))
             spec = spec if seconds is None else replace(spec, verify_seconds=seconds)
             return views.instance(instances.up(engine, project, spec, report))
 

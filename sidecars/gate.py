@@ -13,7 +13,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -74,6 +74,7 @@ def ensure(
     prefix: str = PREFIX,
     name: str = NAME,
     options: BuildOptions | None = None,
+    older: Callable[[str], object] | None = None,
     clock: Clock | None = None,
 ) -> GateHandle:
     """Have the gate running as it should be: built, started, replaced where its image or settings have changed.
@@ -85,13 +86,14 @@ def ensure(
         prefix: Interfaces whose names begin so are locked until a policy is applied.
         name: Of the container; its volume is ``NAME-state``.
         options: How its image is built.
+        older: As with `sidecars.images.ensure`.
         clock: For tests.
 
     Raises:
         UserError: ``gate-failed`` with the gate's last words; or as `sidecars.images.ensure` does.
     """
     clock = clock or SystemClock()
-    image = ensure_image(engine, GATE, reporter, options, clock=clock)
+    image = ensure_image(engine, GATE, reporter, options, older=older, clock=clock)
     spec = _spec(name, image, upstreams, prefix)
     waiting = Step("gate", "waiting for another program that is starting the gate")
     lock = Journal().lock(Key(str(engine.address), "gate", name), seconds=_LOCK_SECONDS,

@@ -39,6 +39,9 @@ def run(args: argparse.Namespace) -> int:
     commands = [{"command": command, "what": what} for command, what in following(made)]
     surface.answer(args, {**made.model_dump(mode="json"), "next": commands}, lambda: told(made))
     status = Exit.DENIED if args.strict and made.state == "degraded" else Exit.OK
+    if made.state == "failed":
+        # It was brought up, but somebody has joined it to a network past its firewall.
+        status = Exit.FAILED
     if args.no_claude or args.json or status != Exit.OK or not terminal.interactive():
         return status
     surface.say()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,8 @@ from sidecars.journal import Journal, Key, state_folder
 from sidecars.progress import Reporter, Step, silent
 
 _LONGEST_BUILD_SECONDS = 3600.0
+#: Reasons why a build fails that are the network's, not the sources'.
+_OFFLINE = frozenset({"build-offline", "build-untrusted", "base-missing"})
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 
 
@@ -38,12 +40,17 @@ class BuildOptions:
 
 
 def ensure_all(
-    engine: Engine, reporter: Reporter = silent, options: BuildOptions | None = None, *, force: bool = False
+    engine: Engine,
+    reporter: Reporter = silent,
+    options: BuildOptions | None = None,
+    *,
+    force: bool = False,
+    older: Callable[[str], object] | None = None,
 ) -> tuple[ImageInfo, ImageInfo]:
     """Have both images; returns (instance, gate). See `ensure`."""
     return (
-        ensure(engine, INSTANCE, reporter, options, force=force),
-        ensure(engine, GATE, reporter, options, force=force),
+        ensure(engine, INSTANCE, reporter, options, force=force, older=older),
+        ensure(engine, GATE, reporter, options, force=force, older=older),
     )
 
 
@@ -54,6 +61,7 @@ def ensure(
     options: BuildOptions | None = None,
     *,
     force: bool = False,
+    older: Callable[[str], object] | None = None,
     clock: Clock | None = None,
 ) -> ImageInfo:
     """Have one image, built from what is installed here; an image that is right is left alone.
@@ -64,6 +72,8 @@ def ensure(
         reporter: Told each step; may raise to stop the build.
         options: See `BuildOptions`.
         force: Build anew from nothing, e.g. for newer Debian packages.
+        older: Told, in a sentence, that an image that is out of date is used because the network keeps it from being built anew.
+            None: that is an error.
         clock: For tests.
 
     Raises:
@@ -79,8 +89,17 @@ def ensure(
         # Whoever held the lock before us has perhaps built exactly this.
         if not force and (found := current(engine, recipe, wanted)) is not None:
             return found
-        ensure_base(engine, reporter, options.base, clock=clock)
-        _build(engine, recipe, context, wanted, reporter, options, cache=not force, clock=clock or SystemClock())
+        try:
+            ensure_base(engine, reporter, options.base, clock=clock)
+            _build(engine, recipe, context, wanted, reporter, options, cache=not force, clock=clock or SystemClock())
+        except UserError as error:
+            found = engine.images.get(recipe.name)
+            if older is None or force or found is None or error.code not in _OFFLINE:
+                raise
+            why = f"{recipe.repository} is out of date and could not be built anew: {error.message.splitlines()[0]}"
+            reporter(Step("image", f"{why}; the one that is there is used"))
+            older(why)
+            return found
         made = engine.images.get(recipe.name)
         if made is None:
             raise UserError("build-failed", f"the engine says it has built {recipe.name}, but does not have it")

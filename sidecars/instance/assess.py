@@ -30,6 +30,8 @@ class Facts:
     """The last thing recorded."""
     holder: str | None = None
     """Who is changing it now."""
+    shortcomings: tuple[str, ...] = ()
+    """What the run that is just ending could not do."""
 
 
 def assess(facts: Facts) -> tuple[Phase, tuple[str, ...]]:
@@ -47,7 +49,28 @@ def assess(facts: Facts) -> tuple[Phase, tuple[str, ...]]:
     if facts.state is None or facts.state.attachment.networks != objects.network.subnets:
         why = facts.gate or "the gate does not know its network"
         return Phase.DEGRADED, (f"{why}: what was denied stays denied; 'cspace up NAME' repairs it",)
-    return _by_gate(facts.state)
+    astray = _astray(objects)
+    if astray is not None:
+        return Phase.FAILED, (astray,)
+    known = (*facts.shortcomings, *(r for r in (entry.reasons if entry else ()) if r.startswith(OLDER)))
+    return _by_gate(facts.state, known)
+
+
+#: How the reasons begin that only the record can tell: nothing shows of an image that it ought to be another.
+OLDER = "an older image is in use: "
+
+
+def _astray(objects: Objects) -> str | None:
+    """What somebody has joined the container to, past the firewall."""
+    network, dev = objects.network, objects.dev
+    assert network is not None
+    assert dev is not None
+    others = sorted({address.network for address in dev.addresses} - {network.name})
+    if not others:
+        return None
+    names, be = (", ".join(others), "is" if len(others) == 1 else "are")
+    hint = "; ".join(f"docker network disconnect {name} {dev.name}" for name in others)
+    return f"its container is also on {names}, which {be} outside of its firewall: what leaves there is not filtered ({hint})"
 
 
 def _half_made(objects: Objects, recorded: Phase | None) -> str:
@@ -58,7 +81,7 @@ def _half_made(objects: Objects, recorded: Phase | None) -> str:
     return f"it has no {missing}; 'cspace up NAME' completes it, 'cspace down NAME' removes it"
 
 
-def _by_gate(state: State) -> tuple[Phase, tuple[str, ...]]:
+def _by_gate(state: State, known: tuple[str, ...]) -> tuple[Phase, tuple[str, ...]]:
     if state.phase == "locked":
         return Phase.LOCKED, ("no policy is in force: nothing passes; 'cspace up NAME' applies it",)
     if state.phase == "off":
@@ -69,7 +92,7 @@ def _by_gate(state: State) -> tuple[Phase, tuple[str, ...]]:
     reasons = [str(reason) for reason in state.verification.get("reasons", ())]
     if proven == "breached":
         return Phase.FAILED, tuple(reasons)
-    reasons += shortcomings(state)
+    reasons += [*shortcomings(state), *known]
     return (Phase.DEGRADED if reasons or proven != "verified" else Phase.READY), tuple(reasons)
 
 

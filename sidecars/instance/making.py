@@ -45,9 +45,13 @@ class Making:
     handle: gate.GateHandle | None = None
     network: InstanceNetwork | None = None
     dev: ContainerInfo | None = None
+    former: ContainerInfo | None = None
+    """The container that `dev` has replaced; it goes when all is well."""
     state: State | None = None
     branch: str | None = None
     notes: list[str] = field(default_factory=list)
+    shortcomings: list[str] = field(default_factory=list)
+    """What keeps it from being `ready` and can be seen only by this run."""
 
     @property
     def key(self) -> Key:

@@ -68,6 +68,8 @@ class InstanceSpec:
     """How names of bridge interfaces begin; the gate locks this prefix."""
     build: BuildOptions = field(default_factory=BuildOptions)
     """How the gate's image is made, where it is missing or out of date."""
+    shortcomings: tuple[str, ...] = ()
+    """What is wrong already, a sentence each, e.g. that the image is an older one; it makes the instance `degraded`."""
     verify_seconds: float = 5.0
     """For each round of probes."""
     wait_seconds: float = 600.0

@@ -39,7 +39,13 @@ class Objects:
     @property
     def dev(self) -> ContainerInfo | None:
         """The container that the agent works in."""
-        return next((c for c in self.containers if c.labels.get(ROLE) == DEV), None)
+        return next(iter(self.devs), None)
+
+    @property
+    def devs(self) -> tuple[ContainerInfo, ...]:
+        """The same, and after it one that it was to replace when that was cut short."""
+        found = [c for c in self.containers if c.labels.get(ROLE) == DEV]
+        return tuple(sorted(found, key=lambda c: c.name != names.object_name(*_key(c.labels))))
 
     @property
     def workspace(self) -> VolumeInfo | None:

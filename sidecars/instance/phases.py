@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 from netpolicy.errors import UserError
 from netpolicy.gate.protocol import State
@@ -17,7 +18,7 @@ from sidecars.instance.box import ContainerBox
 from sidecars.instance.making import Making, made
 from sidecars.instance.model import Phase
 from sidecars.instance.objects import RUN, labels
-from sidecars.instance.parts import make_container, make_volumes
+from sidecars.instance.parts import make_container, make_volumes, outdated, replace_container
 from sidecars.instance.signals import held
 from sidecars.verify import verify
 
@@ -40,7 +41,9 @@ def reserve(m: Making) -> None:
 def lock(m: Making) -> None:
     """Have the gate refuse everything from the network, before anything is on it."""
     network = made(m.network)
-    m.handle = gate.ensure(m.engine, m.reporter, prefix=m.spec.prefix, options=m.spec.build)
+    m.handle = gate.ensure(
+        m.engine, m.reporter, prefix=m.spec.prefix, options=m.spec.build, older=m.shortcomings.append
+    )
     wanted = network.attachment(m.project.name, m.name.text)
     with m.gate() as client:
         known = [s for s in client.status().attachments if s.attachment.id == wanted.id]
@@ -58,19 +61,36 @@ def lock(m: Making) -> None:
 
 def _under_other_rules(m: Making, state: State) -> bool:
     """Whether a container that is about to start would run under rules that are not those wanted, until these are applied."""
-    running = m.found.dev is not None and m.found.dev.running
-    return not running and state.ruleset not in (None, m.spec.ruleset.id)
+    dev = m.found.dev
+    stays = dev is not None and dev.running and outdated(m, dev) is None
+    return not stays and state.ruleset not in (None, m.spec.ruleset.id)
 
 
 def start(m: Making) -> None:
     """Have the volumes, and the dev container running on the locked network."""
-    m.dev = m.found.dev
-    if m.dev is not None and m.dev.running:
+    m.dev, *cut_short = m.found.devs or (None,)
+    for container in cut_short:
+        m.engine.containers.remove(container.id)
+    own = names.object_name(m.project.name, m.name.text)
+    if m.dev is not None and m.dev.name != own:
+        # It was to be replaced, and whoever was at it did not come to that.
+        m.engine.containers.rename(m.dev.id, own)
+        m.dev = replace(m.dev, name=own)
+    why = None if m.dev is None else outdated(m, m.dev)
+    if m.dev is not None and m.dev.running and why is None:
         return
     m.enter(Phase.STARTING, f"starting the container of {m.name.text}")
     if m.dev is None:
         make_volumes(m)
         m.dev = make_container(m)
+    elif why is not None:
+        make_volumes(m)
+        m.say(Phase.STARTING, f"making the container of {m.name.text} anew: {why}")
+        m.notes.append(
+            f"the container was made anew, for {why}; what was outside of its volumes is gone, its processes too"
+        )
+        m.former = m.dev
+        m.dev = replace_container(m, m.dev)
     else:
         stopped = m.dev
         m.undo.add(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 from netpolicy.errors import Exit, UserError
 from sidecars import names, workspace
 from sidecars.engine import Engine
-from sidecars.instance.assess import Facts
+from sidecars.instance.assess import OLDER, Facts
 from sidecars.instance.listing import branch, describe
 from sidecars.instance.making import Making
 from sidecars.instance.model import InstanceInfo, InstanceSpec, Phase
@@ -79,6 +80,7 @@ def _named(
     source: Source | None,
 ) -> InstanceInfo:
     making = Making(engine, project, spec, name, reporter, journal, Undo(reporter), Objects(), source)
+    making.shortcomings += spec.shortcomings
     with ExitStack() as stack:
         _hold(stack, making)
         making.found = look(engine, project.name, name.text)
@@ -120,9 +122,21 @@ def _admit(making: Making) -> None:
         raise taken(name.text, "an instance with this name exists")
     root, asked = found.labels.get(ROOT), found.labels.get(BRANCH)
     if root is not None and root != str(making.project.root):
-        raise taken(name.text, f"it belongs to the checkout {root}")
+        if not _moved(making, Path(root)):
+            raise taken(name.text, f"it belongs to the checkout {root}")
+        making.notes.append(
+            f"it was made from {root}, which is not there any more; this checkout is taken for the same"
+        )
     if name.branch is not None and asked != name.branch:
         raise taken(name.text, f"it was made for {f'the branch {asked}' if asked else 'no particular branch'}")
+
+
+def _moved(making: Making, root: Path) -> bool:
+    """Whether the checkout that an instance was made from has gone from where it was. Of another machine nothing is known."""
+    try:
+        return making.engine.local and not root.exists()
+    except OSError:
+        return False
 
 
 def taken(name: str, why: str) -> UserError:
@@ -144,6 +158,8 @@ def _make(making: Making) -> InstanceInfo:
             info = _result(making)
             undo.keep()
         done = True
+        if making.former is not None:
+            making.engine.containers.remove(making.former.id)
     except UserError as error:
         if not fresh:
             if error.code == "firewall-breached":
@@ -159,9 +175,10 @@ def _make(making: Making) -> InstanceInfo:
 
 def shut(making: Making) -> None:
     """Stop an instance whose firewall did not hold, and lock its network. Its work stays."""
-    if making.dev is not None:
-        making.say("undo", f"stopping {making.dev.name}")
-        making.engine.containers.stop(making.dev.id, 1)
+    for container in (making.dev, making.former):
+        if container is not None:
+            making.say("undo", f"stopping {container.name}")
+            making.engine.containers.stop(container.id, 1)
     if making.network is not None:
         with making.gate() as client:
             client.attach(making.network.attachment(making.project.name, making.name.text))
@@ -180,7 +197,7 @@ def _result(making: Making) -> InstanceInfo:
     info = describe(
         making.project.name,
         making.name.text,
-        Facts(objects, making.state),
+        Facts(objects, making.state, shortcomings=tuple(f"{OLDER}{text}" for text in making.shortcomings)),
         making.branch or branch(making.engine, objects),
     )
     return replace(info, notes=tuple(making.notes))

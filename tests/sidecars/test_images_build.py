@@ -107,6 +107,25 @@ def test_a_changed_template_is_built_anew_and_the_old_image_goes(engine: Engine,
     assert drift(engine, recipes=(toy.recipe,)) == []
 
 
+@pytest.mark.requirement("I5")
+def test_without_a_network_an_older_image_does_for_those_who_can_say_so(engine: Engine, toy: Toy) -> None:
+    toy.write(GOOD)
+    first = ensure(engine, toy.recipe)
+    toy.write(
+        "FROM debian:trixie-slim\n# step: fetching\nRUN echo 'Temporary failure resolving deb.example' >&2; exit 100\n"
+    )
+    said: list[str] = []
+    assert ensure(engine, toy.recipe, older=said.append).id == first.id
+    assert "is out of date and could not be built anew" in said[0]
+    assert "do not reach the network" in said[0]
+    with pytest.raises(UserError, match="do not reach the network"):
+        ensure(engine, toy.recipe)
+    toy.write("FROM debian:trixie-slim\nRUN exit 9\n")
+    with pytest.raises(UserError, match="stopped at step"):
+        ensure(engine, toy.recipe, older=said.append)
+    assert len(said) == 1
+
+
 def test_drift_names_another_version_and_a_missing_image(
     engine: Engine, toy: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
