@@ -6,6 +6,7 @@ provenance, so two policies that mean the same have the same id.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
 import math
@@ -13,9 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from netpolicy import patterns, spans
+from netpolicy.addresses import plain
 from netpolicy.flow import Address, Origin
 from netpolicy.lifted import lifted
 from netpolicy.places import Places
@@ -28,6 +30,8 @@ Mode = Literal["enforce", "observe", "off"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 OnDrift = Literal["repair", "lock"]
 ON_DRIFT: tuple[OnDrift, ...] = get_args(OnDrift)
+
+Rule = TypeVar("Rule", "NameRule", "RangeRule")
 
 #: The wire format's version; a gate refuses another one.
 FORMAT = 2
@@ -177,29 +181,49 @@ class Ruleset:
 
         Learned addresses are not known here.
         """
+        address = plain(address)
         if address.version == 6 and not self.ipv6:
             return ()
         return subtract((s for rule in self.by_prefix.around(address) for s in rule.services), self.denied_at(address))
 
     def denied_at(self, address: Address) -> tuple[Service, ...]:
         """The services that are denied at an address, whoever opens them, merged, sorted."""
-        return merged(s for rule in self.denied_by_prefix.around(address) for s in rule.services)
+        return merged(s for rule in self.denied_by_prefix.around(plain(address)) for s in rule.services)
 
     def at(self, moment: float) -> Ruleset:
-        """The ruleset without what has ended by then (seconds since 1970); itself where nothing has."""
-        if self.next_end is None or self.next_end > moment:
+        """The ruleset without what has ended by then (seconds since 1970); itself where nothing has.
+
+        Asked again and again, it gives the same object (with its indexes) until another rule ends.
+        """
+        ended = bisect.bisect_right(self._ends, moment)
+        if not ended:
             return self
-        return replace(
-            self,
-            names=tuple(rule for rule in self.names if rule.until is None or rule.until > moment),
-            ranges=tuple(rule for rule in self.ranges if rule.until is None or rule.until > moment),
-        )
+        known = self._later
+        if known.get(ended) is None:
+            # Time goes on: what was in force before is not asked for again.
+            known.clear()
+            known[ended] = replace(
+                self,
+                names=tuple(rule for rule in self.names if rule.until is None or rule.until > moment),
+                ranges=tuple(rule for rule in self.ranges if rule.until is None or rule.until > moment),
+            )
+        return known[ended]
 
     @cached_property
+    def _ends(self) -> tuple[float, ...]:
+        """When rules end, in order."""
+        rules: list[NameRule | RangeRule] = [*self.names, *self.ranges]
+        return tuple(sorted({rule.until for rule in rules if rule.until is not None}))
+
+    @cached_property
+    def _later(self) -> dict[int, Ruleset]:
+        """The last answer of `at`, by how many ends had passed."""
+        return {}
+
+    @property
     def next_end(self) -> float | None:
         """When the first of the rules ends, in seconds since 1970; None where none does."""
-        ends = [*(rule.until for rule in self.names), *(rule.until for rule in self.ranges)]
-        return min((end for end in ends if end is not None), default=None)
+        return self._ends[0] if self._ends else None
 
     @cached_property
     def groups(self) -> tuple[RangeGroup, ...]:
@@ -270,8 +294,8 @@ class Ruleset:
             mode=mode,
             names=tuple(_name_rule(row) for row in document["names"]),
             ranges=tuple(_range_rule(row) for row in document["ranges"]),
-            denied_names=tuple(_name_rule(row) for row in document["denied_names"]),
-            denied_ranges=tuple(_range_rule(row) for row in document["denied_ranges"]),
+            denied_names=tuple(_endless(_name_rule(row)) for row in document["denied_names"]),
+            denied_ranges=tuple(_endless(_range_rule(row)) for row in document["denied_ranges"]),
             ipv6=document["ipv6"],
             on_drift=document["on_drift"],
             host=tuple(HostRule(_services([s])[0], Origin(*o)) for s, o in document["host"]),
@@ -307,7 +331,7 @@ def _groups(rules: Iterable[RangeRule]) -> tuple[RangeGroup, ...]:
     for (version, services, until), networks in rows.items():
         if services:
             found.setdefault((version, merged(services), until), []).extend(networks)
-    order = sorted(found, key=lambda key: (key[0], key[1], key[2] or 0.0))
+    order = sorted(found, key=lambda key: (key[0], key[1], end(key[2])))
     return tuple(RangeGroup(*key, spans.of_networks(found[key], key[0])) for key in order)
 
 
@@ -336,21 +360,21 @@ def _runs(groups: Iterable[RangeGroup]) -> list[Any]:
 
 
 def _growing(parts: Iterable[tuple[float | None, Spans]]) -> Iterator[tuple[float, Spans]]:
-    """The addresses of one family that are open at least until each end (0: for ever), latest first, wherever that makes more."""
+    """The addresses of one family that are open at least until each end, latest first, wherever that makes more."""
     ends: dict[float | None, list[Spans]] = {}
     for until, some in parts:
         ends.setdefault(until, []).append(some)
     opened: Spans | None = None
-    for until in sorted(ends, key=_lasting):
+    for until in sorted(ends, key=end, reverse=True):
         more = spans.union(ends[until] if opened is None else [opened, *ends[until]])
         if more.pairs and more != opened:
             opened = more
-            yield until or 0.0, more
+            yield end(until), more
 
 
-def _lasting(until: float | None) -> float:
-    """A number that is the smaller, the later an end is."""
-    return -math.inf if until is None else -until
+def end(until: float | None) -> float:
+    """The end of a rule as a number that compares: infinite where it never ends."""
+    return math.inf if until is None else float(until)
 
 
 def _lifts(rules: Iterable[RangeRule]) -> list[Any]:
@@ -373,9 +397,9 @@ def _until_rows(rules: Iterable[NameRule]) -> list[Any]:
         ends.setdefault(rule.until, []).extend(rule.services)
     known: list[Service] = []
     rows: list[Any] = []
-    for until in sorted(ends, key=_lasting):
+    for until in sorted(ends, key=end, reverse=True):
         if new := subtract(ends[until], known):
-            rows.append([until or 0.0, [_service(s) for s in new]])
+            rows.append([end(until), [_service(s) for s in new]])
             known += new
     return rows
 
@@ -398,9 +422,17 @@ def _range_rule(row: list[Any]) -> RangeRule:
     return RangeRule(ip_network(_text(network)), _services(services), Origin(*origin), _moment(until))
 
 
+def _endless(denial: Rule) -> Rule:
+    if denial.until is not None:
+        raise ValueError(f"a denial must not end, as that of {denial.origin} does")
+    return denial
+
+
 def _moment(value: Any) -> float | None:
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)):
-        return value
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
     raise TypeError(f"{value!r} is not a time in seconds")
 
 
