@@ -6,15 +6,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help up test lint format bench lock clean
+# The tests of the pure part, without root and without namespaces; pyproject.toml says which files they must cover.
+PURE := $(wildcard tests/netpolicy/test_*.py) tests/netpolicy/dns
+
+.PHONY: help up test coverage lint format bench lock clean
 
 help:
-	@echo 'make up      set up, then make a firewalled instance of this repository (root, or a user of Docker)'
-	@echo 'make test    set up, then run every test (root: they use network namespaces and a Docker engine of their own)'
-	@echo 'make lint    formatting, lint and strict types'
-	@echo 'make bench   the benchmarks, as tables'
-	@echo 'make lock    write the lock files anew from pyproject.toml'
-	@echo 'make clean   remove what these commands made in this folder'
+	@echo 'make up        set up, then make a firewalled instance of this repository (root, or a user of Docker)'
+	@echo 'make test      set up, then run every test (root: they use network namespaces and a Docker engine of their own)'
+	@echo 'make coverage  the tests of the pure part, which must pass through every branch of it'
+	@echo 'make lint      formatting, lint and strict types'
+	@echo 'make bench     the benchmarks, as tables'
+	@echo 'make lock      write the lock files anew from pyproject.toml'
+	@echo 'make clean     remove what these commands made in this folder'
 
 # The environment is made from the lock file, hashes checked. The stamp makes a second run free.
 $(VENV)/.ready: requirements-dev.lock pyproject.toml
@@ -40,6 +44,10 @@ test: $(VENV)/.ready
 	@tests/support/system-packages.sh
 	@$(BIN)/python -m pytest $(ARGS)
 
+coverage: $(VENV)/.ready
+	@$(BIN)/coverage run -m pytest -q $(PURE) $(ARGS)
+	@$(BIN)/coverage report
+
 lint: $(VENV)/.ready
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -61,4 +69,4 @@ lock:
 	  --no-header --no-annotate -q -o lib/templates/gate/requirements.lock
 
 clean:
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage dist
