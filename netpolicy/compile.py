@@ -1,8 +1,9 @@
 """From a policy to the one `Ruleset`. Pure: the policy carries the data of its presets.
 
 What it guarantees, and property tests hold: the order and repetition of rules do not change the meaning (nor the id); no
-service of a name or network is listed twice; no network lies inside another one that has the same service, so the ranges of
-one list of services never overlap. The first rule that opens something is the one that verdicts name.
+service of a name is listed twice; no network lies inside another one that has the same service for as long, unless it is the
+owner's word for a private block (`netpolicy.lifted`). The first rule that opens something is the one that verdicts name; a rule
+that ends never stands in the place of one that lasts longer. Denials are not taken out of what is allowed: both stay.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_network
 
 from netpolicy.flow import Origin
+from netpolicy.lifted import blocks
 from netpolicy.policy import ends, ports, target
 from netpolicy.policy.model import Policy, Role, Rule
 from netpolicy.policy.problems import Refused
@@ -159,14 +161,21 @@ def _names(rules: Iterable[NameRule]) -> Iterator[NameRule]:
 
 
 def _ranges(rules: Iterable[RangeRule]) -> Iterator[RangeRule]:
-    """Widest network first, each reduced to the services that no network around it has for as long."""
-    known: Prefixes[tuple[float, Service]] = Prefixes()
+    """Widest network first, each reduced to the services that no network around it has for as long.
+
+    One that lies in a block which answers are kept out of, as no network around it does, keeps all of them: it is the owner's
+    word that names may resolve to there.
+    """
+    known: Prefixes[RangeRule] = Prefixes()
     for rule in sorted(rules, key=lambda rule: (rule.network.prefixlen, _lasting(rule))):
-        around = known.around(rule.network)
-        new = subtract(rule.services, (service for lasting, service in around if lasting <= _lasting(rule)))
+        around = [wider for wider in known.around(rule.network) if _lasting(wider) <= _lasting(rule)]
+        inside = blocks(rule.network)
+        told = not inside or any(blocks(wider.network) == inside for wider in around)
+        new = subtract(rule.services, (s for wider in around for s in wider.services)) if told else rule.services
         if new:
-            known.add(rule.network, *((_lasting(rule), service) for service in new))
-            yield replace(rule, services=new)
+            found = replace(rule, services=merged(new))
+            known.add(rule.network, found)
+            yield found
 
 
 def _lasting(rule: NameRule | RangeRule) -> float:

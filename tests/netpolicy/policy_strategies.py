@@ -95,6 +95,47 @@ def documents() -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
+WILDCARDS = ("*.example.com", "*.api.example.com", "*.example.net", "*.bücher.example")
+#: Ends that policies may write, and the moments around them.
+ENDS = ("2027-01-31", "2027-01-31T23:59:59Z", "2027-02-01T00:00:00Z", "2030-06-01T12:00:00.5+02:00", "2999-12-31")
+MOMENTS = (0.0, 1801439998.0, 1801439999.0, 1801440000.0, 1906538400.0, 1906538401.0, 40e9)
+ROLES = ("dev", "browser", "services")
+
+
+@st.composite
+def more_rules(draw: st.DrawFn, *, deny: bool = False) -> Any:
+    """Entries of `allow` or `deny` with all that they may say."""
+    entry = draw(rules() | st.sampled_from([*WILDCARDS, "*.com"] if deny else WILDCARDS))
+    said: dict[str, Any] = {"host": entry} if isinstance(entry, str) else dict(entry)
+    if not deny and draw(st.booleans()):
+        said["expires"] = draw(st.sampled_from(ENDS))
+    if draw(st.booleans()):
+        said["roles"] = draw(st.lists(st.sampled_from(ROLES), min_size=1, max_size=3))
+    return entry if said.keys() == {"host"} else said
+
+
+def policies() -> st.SearchStrategy[dict[str, Any]]:
+    """Whole policies with every word of the language."""
+    more = st.fixed_dictionaries(
+        {},
+        optional={
+            "mode": st.sampled_from(["enforce", "observe", "off"]),
+            "domains": st.lists(targets() | st.sampled_from(WILDCARDS), max_size=5),
+            "allow": st.lists(more_rules(), max_size=6),
+            "deny": st.lists(more_rules(deny=True), max_size=4),
+            "ipv6": st.booleans(),
+            "on_drift": st.sampled_from(["repair", "lock"]),
+        },
+    )
+    return st.builds(_joined, documents(), more)
+
+
+def _joined(document: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    if "mode" in more:
+        document.pop("enabled", None)
+    return document | more
+
+
 def addresses() -> st.SearchStrategy[Any]:
     """Addresses in and around the networks above, and odd ones."""
     near = st.builds(lambda base, offset: base + offset, st.sampled_from(_V4 + _V6), st.integers(0, 300))
@@ -142,9 +183,13 @@ anything = st.recursive(
 )
 
 _KEYS = (
+    "mode",
     "enabled",
     "domains",
     "allow",
+    "deny",
+    "ipv6",
+    "on_drift",
     "presets",
     "ssh",
     "host_access",
@@ -154,9 +199,12 @@ _KEYS = (
     "expires",
     "domain",
 )
-_INNER = ("host", "ports", "reason", "expires", "blocked", "allowed", "upstream", "github")
+_INNER = ("host", "ports", "reason", "expires", "roles", "blocked", "allowed", "upstream", "github")
 _wild = st.recursive(
-    anything | targets() | port_words(),
+    anything
+    | targets()
+    | port_words()
+    | st.sampled_from((*ENDS, *ROLES, *WILDCARDS, "*.com", "enforce", "off", "lock")),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_INNER), inner, max_size=3),
     max_leaves=8,
 )

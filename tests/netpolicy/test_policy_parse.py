@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
-from policy_strategies import anything, broken, documents
+from policy_strategies import anything, broken, policies
 
 from netpolicy import policy as language
 from netpolicy.errors import Exit, UserError
@@ -305,7 +305,7 @@ def test_values_are_shown_on_one_line_and_safely() -> None:
     assert problems({"domains": ["\udc80 x"]})
 
 
-@given(documents())
+@given(policies())
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_parse_print_parse_is_the_identity(document: dict[str, Any]) -> None:
     policy = parse(document)

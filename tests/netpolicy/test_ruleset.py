@@ -150,22 +150,29 @@ def test_what_a_ruleset_opens_for_a_name_or_address() -> None:
     assert ruleset.services_at(ip_address("2001:db8::1")) == ()
 
 
-GOOD = {"format": 1, "policy": "p", "mode": "enforce", "names": [], "ranges": [], "host": [], "warnings": []}
+GOOD = {
+    "format": 2, "policy": "p", "mode": "enforce", "names": [], "ranges": [], "denied_names": [], "denied_ranges": [],
+    "ipv6": True, "on_drift": "repair", "host": [], "warnings": [],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2},
+        {"format": 1},
+        {"ipv6": 1},
+        {"on_drift": "open"},
+        {"names": [["a.example", [], ["s", "k", "t", None], True]]},
+        {"ranges": [["192.0.2.0/24", [], ["s", "k", "t", None], "soon"]]},
         {"mode": "open"},
         {"policy": 1},
         {"names": None},
-        {"names": [["a.example", [[6, 443]], ["s", "k", "t"]]], "ranges": 1},
-        {"names": [["a.example", [[6, 443, 80]], ["s", "k", "t", None]]]},
-        {"names": [["a.example", [["6", 443, 443]], ["s", "k", "t", None]]]},
-        {"names": [[1, [], ["s", "k", "t", None]]]},
-        {"ranges": [["192.0.2.1/24", [], ["s", "k", "t", None]]]},
-        {"ranges": [[3221225985, [], ["s", "k", "t", None]]]},
+        {"names": [["a.example", [[6, 443]], ["s", "k", "t"], None]]},
+        {"names": [["a.example", [[6, 443, 80]], ["s", "k", "t", None], None]]},
+        {"names": [["a.example", [["6", 443, 443]], ["s", "k", "t", None], None]]},
+        {"names": [[1, [], ["s", "k", "t", None], None]]},
+        {"ranges": [["192.0.2.1/24", [], ["s", "k", "t", None], None]]},
+        {"ranges": [[3221225985, [], ["s", "k", "t", None], None]]},
         {"host": [[[6, 1, 70000], ["s", "k", "t", None]]]},
         {"host": [[[6, 1, 7], ["s"]]]},
         {"warnings": [1]},
