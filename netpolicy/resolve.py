@@ -52,8 +52,8 @@ class Resolution:
     """Each name without any address, and why."""
 
 
-async def resolve(names: Iterable[str], upstreams: Upstreams, *, seconds: float = 3.0) -> Resolution:
-    """Ask for the A and AAAA records of all names in parallel.
+async def resolve(names: Iterable[str], upstreams: Upstreams, *, seconds: float = 3.0, ipv6: bool = True) -> Resolution:
+    """Ask for the A records of all names in parallel, and with `ipv6` for the AAAA records.
 
     Args:
         names: Lower-case ASCII names without a trailing dot.
@@ -63,11 +63,12 @@ async def resolve(names: Iterable[str], upstreams: Upstreams, *, seconds: float 
     wanted = sorted(set(names))
     if not wanted:
         return Resolution((), {})
+    kinds = _TYPES if ipv6 else _TYPES[:1]
     places = asyncio.Semaphore(_AT_ONCE)
     tasks = {
         asyncio.create_task(_one(name, kind, upstreams, places, seconds)): (name, kind)
         for name in wanted
-        for kind in _TYPES
+        for kind in kinds
     }
     done, late = await asyncio.wait(tasks, timeout=seconds)
     for task in late:
@@ -77,9 +78,9 @@ async def resolve(names: Iterable[str], upstreams: Upstreams, *, seconds: float 
     answers = [outcome for outcome in outcomes.values() if isinstance(outcome, Resolved)]
     found = {answer.name for answer in answers}
     slow = f"no answer within {seconds:g} s"
-    # The first reason of the two types will do; "no such name" holds for both.
+    # The first reason of the types will do; "no such name" holds for both.
     unresolved = {
-        name: next((str(outcomes[name, kind]) for kind in _TYPES if (name, kind) in outcomes), slow)
+        name: next((str(outcomes[name, kind]) for kind in kinds if (name, kind) in outcomes), slow)
         for name in wanted
         if name not in found
     }

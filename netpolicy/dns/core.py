@@ -9,11 +9,11 @@ One question, as a transcript:
       due = core.due(lookup, answer)            #   tell the kernel, wait for its acknowledgement; then
       core.acknowledge(due)
       core.reply(lookup, answer)                #   only now is the answer sent
-    Relay(query)                                # the policy is off: forward the bytes as they are
+    Relay(query)                                # the policy is off, or only observed: forward the bytes as they are
 
 A name is answered only if the policy lists it, whatever its addresses. Of an answer only the chain that starts at the asked name
-counts; addresses that are not public are taken out. Questions for other types than A and AAAA are answered "no data" without
-asking anyone: HTTPS and SVCB records would offer other endpoints and encrypted ClientHellos, TXT carries data in.
+counts; addresses that are not public, or denied, are taken out. Questions for other types than A and AAAA are answered "no data"
+without asking anyone: HTTPS and SVCB records would offer other endpoints and encrypted ClientHellos, TXT carries data in.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from itertools import pairwise
-from math import ceil
+from math import ceil, inf
 
 from netpolicy.clock import Clock
 from netpolicy.dns import lifetimes, wire
+from netpolicy.dns.budget import Budget
 from netpolicy.dns.learned import LearnedTable
 from netpolicy.dns.reading import read_query
 from netpolicy.dns.view import Allowed, NameView
@@ -40,6 +41,8 @@ _LONGEST_CHAIN = 16
 _MOST_ADDRESSES = 64
 #: Denied names remembered for people; whatever else a workload makes up is only counted.
 _MOST_DENIED = 1024
+#: Answers kept at once; further ones are fetched for each question.
+_MOST_KEPT = 16384
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,9 @@ class Answer:
     chain: tuple[Record, ...]
     """The CNAME records that lead from the asked name to the owner of the addresses."""
     addresses: tuple[Address, ...]
-    """Those that may be used."""
+    """Those that may be used: the kernel is told of them."""
+    given: tuple[Address, ...]
+    """Those in the reply: the same, or all of them where the policy is only observed."""
     stripped: tuple[str, ...]
     """For each address that was taken out, why."""
     ttl: int
@@ -81,7 +86,7 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """A question of a workload whose policy is off."""
+    """A question that is forwarded as it is: the policy is off, or it is only observed and would have said no."""
 
     query: Query
     limit: int
@@ -93,6 +98,8 @@ class Counters:
 
     answered: int = 0
     denied: int = 0
+    observed: int = 0
+    limited: int = 0
     stripped: int = 0
     failed: int = 0
 
@@ -106,9 +113,12 @@ class DnsCore:
         self.view: NameView | None = None
         """None while the attachment is locked."""
         self.table = LearnedTable()
+        self.budget = Budget()
         self.counters = Counters()
         self.denied: dict[str, int] = {}
         """Names that were asked for and denied, with how often; the first 1024 of them."""
+        self.observed: dict[str, int] = {}
+        """The same of names that were answered because the policy is only observed."""
 
     def adopt(self, view: NameView | None) -> list[Learned]:
         """Judge by another ruleset from now on (None: locked).
@@ -121,7 +131,7 @@ class DnsCore:
         if view is None or view.open:
             self.table = LearnedTable()
             return []
-        return self.table.carry_over(view, self._clock.monotonic())
+        return self.table.carry_over(view, self._clock)
 
     def ask(self, data: bytes, *, udp: bool) -> Ready | Lookup | Relay:
         """Judge the bytes of one query. Never raises."""
@@ -140,29 +150,32 @@ class DnsCore:
             return Ready(write_reply(query, wire.SERVFAIL, error=locked, limit=limit))
         if self.view.open:
             return Relay(query, limit)
-        allowed = self.view.allowed(query.name)
-        if allowed is None:
-            return Ready(self._deny(query, self.view, limit))
-        if query.type not in (wire.A, wire.AAAA):
+        view = self.view
+        allowed = view.allowed(query.name)
+        if allowed is None or (allowed.until is not None and allowed.until <= self._clock.now()):
+            return self._unknown(query, view, limit)
+        if query.type != wire.A and (query.type != wire.AAAA or not view.ipv6):
+            if view.observed:
+                return Relay(query, limit)
             self.counters.answered += 1
             return Ready(write_reply(query, wire.NOERROR, negative_ttl=lifetimes.NEGATIVE, limit=limit))
         known = self._cache.get((query.name, query.type))
         if known is not None and known.until <= self._clock.monotonic():
             del self._cache[query.name, query.type]
             known = None
-        lookup = Lookup(query, allowed, self.view, limit, known)
-        if known is not None and not self.due(lookup, known):
-            return Ready(self.reply(lookup, known))
-        return lookup
+        lookup = Lookup(query, allowed, view, limit, known)
+        if known is None:
+            return lookup if allowed.under is None else self._paid(lookup, allowed.under)
+        return lookup if self.due(lookup, known) else Ready(self.reply(lookup, known))
 
     def digest(self, lookup: Lookup, response: Response) -> Answer:
         """Take what is ours from an upstream's response to the question, and remember it."""
         chain, found = follow(lookup.query.name, lookup.query.type, response)
-        now = self._clock.monotonic()
-        answer = filtered(chain, found, response, lookup.view, now)
-        self.counters.stripped += len(answer.stripped)
-        if answer.until > now and lookup.view is self.view:
-            self._cache[lookup.query.name, lookup.query.type] = answer
+        answer = self._filtered(chain, found, response, lookup.view, lookup.allowed)
+        if lookup.allowed.under is not None and answer.addresses:
+            self.budget.resolved(lookup.query.name)
+        if lookup.view is self.view:
+            self._keep(lookup.query.name, lookup.query.type, answer)
         return answer
 
     def prime(
@@ -176,10 +189,9 @@ class DnsCore:
             owners += [wire.name_to_wire(alias) for alias in aliases]
         chain = [Record(owner, wire.CNAME, ttl, target) for owner, target in pairwise(owners)]
         found = [Record(owners[-1], kind, ttl, address.packed) for address in addresses]
-        answer = filtered(chain, found, None, self.view, self._clock.monotonic())
-        self.counters.stripped += len(answer.stripped)
+        answer = self._filtered(chain, found, None, self.view, allowed)
         if plain:  # an alias with unusual bytes is written with escapes here; whoever asks gets it from upstream
-            self._cache[owners[0], kind] = answer
+            self._keep(owners[0], kind, answer)
         return answer
 
     def due(self, lookup: Lookup, answer: Answer) -> list[Learned]:
@@ -190,12 +202,13 @@ class DnsCore:
         """The same, for a name of the ruleset."""
         now = self._clock.monotonic()
         left = max(0, ceil(answer.until - now))
+        seconds = self._seconds(allowed, answer)
         return self.table.due(
             allowed.name,
             answer.addresses,
             allowed.services,
-            seconds=lifetimes.element_seconds(answer.ttl),
-            needed=left + lifetimes.GRACE,
+            seconds=seconds,
+            needed=min(left + lifetimes.GRACE, seconds),
             now=now,
         )
 
@@ -208,17 +221,17 @@ class DnsCore:
         now = self._clock.monotonic()
         query, allowed = lookup.query, lookup.allowed
         self.counters.answered += 1
-        seconds = lifetimes.element_seconds(answer.ttl)
+        seconds = self._seconds(allowed, answer)
         self.table.claim(allowed.name, answer.addresses, allowed.services, seconds=seconds, now=now)
         left = max(0, ceil(answer.until - now))
         records = [replace(record, ttl=left) for record in answer.chain]
         owner = records[-1].data if records else query.name
-        records += [Record(owner, query.type, left, address.packed) for address in answer.addresses]
+        records += [Record(owner, query.type, left, address.packed) for address in answer.given]
         error = None
         if answer.stripped:
             reasons = "; ".join(answer.stripped[:3])
-            error = ExtendedError(wire.EDE_BLOCKED, f"not public, taken out of the answer: {reasons}")
-        negative = None if answer.addresses else min(left, lifetimes.NEGATIVE)
+            error = ExtendedError(wire.EDE_BLOCKED, f"taken out of the answer: {reasons}")
+        negative = None if answer.given else min(left, lifetimes.NEGATIVE)
         return write_reply(query, answer.rcode, answers=records, negative_ttl=negative, error=error, limit=lookup.limit)
 
     def failure(self, step: Lookup | Relay, code: int, text: str) -> bytes:
@@ -227,23 +240,77 @@ class DnsCore:
         return write_reply(step.query, wire.SERVFAIL, error=ExtendedError(code, text), limit=step.limit)
 
     def relayed(self, step: Relay, response: bytes) -> bytes:
-        """The reply of a workload whose policy is off: the upstream's bytes, under the client's own identifier."""
+        """The reply to what was forwarded: the upstream's bytes, under the client's own identifier."""
         self.counters.answered += 1
         return truncate(step.query.id.to_bytes(2) + response[2:], step.limit)
 
-    def _deny(self, query: Query, view: NameView, limit: int) -> bytes:
+    def _unknown(self, query: Query, view: NameView, limit: int) -> Ready | Relay:
+        """A name that the policy does not list, or denies."""
         name = wire.name_to_text(query.name)
+        if view.observed:
+            return self._observe(query, name, limit)
         self.counters.denied += 1
-        if name in self.denied or len(self.denied) < _MOST_DENIED:
-            self.denied[name] = self.denied.get(name, 0) + 1
+        _count(self.denied, name)
+        denial = view.denial(name)
         text = f"{name} is not allowed by {view.policy}; to allow it add it to firewall.domains"
-        return write_reply(
-            query,
-            wire.NXDOMAIN,
-            negative_ttl=lifetimes.DENIED,
-            error=ExtendedError(wire.EDE_BLOCKED, text),
-            limit=limit,
-        )
+        if denial is not None:
+            text = f"{name} is denied by {view.policy}: {denial.origin.text} ({denial.origin.key})"
+        error = ExtendedError(wire.EDE_BLOCKED, text)
+        return Ready(write_reply(query, wire.NXDOMAIN, negative_ttl=lifetimes.DENIED, error=error, limit=limit))
+
+    def _paid(self, lookup: Lookup, under: str) -> Lookup | Ready | Relay:
+        """A new name below a wildcard: it is asked for where the budget allows it."""
+        query, limit = lookup.query, lookup.limit
+        excess = self.budget.spend(query.name, under, self._clock.monotonic())
+        if excess is None:
+            return lookup
+        name = wire.name_to_text(query.name)
+        if lookup.view.observed:
+            return self._observe(query, name, limit)
+        self.counters.limited += 1
+        _count(self.denied, name)
+        negative = lifetimes.DENIED if excess.rcode == wire.NXDOMAIN else None
+        error = ExtendedError(wire.EDE_BLOCKED, excess.text)
+        return Ready(write_reply(query, excess.rcode, negative_ttl=negative, error=error, limit=limit))
+
+    def _observe(self, query: Query, name: str, limit: int) -> Relay:
+        self.counters.observed += 1
+        _count(self.observed, name)
+        return Relay(query, limit)
+
+    def _filtered(
+        self,
+        chain: Sequence[Record],
+        found: Sequence[Record],
+        response: Response | None,
+        view: NameView,
+        allowed: Allowed,
+    ) -> Answer:
+        answer = filtered(chain, found, response, view, allowed, self._clock.monotonic(), self._left(allowed))
+        self.counters.stripped += len(answer.stripped)
+        return answer
+
+    def _keep(self, name: bytes, kind: int, answer: Answer) -> None:
+        now = self._clock.monotonic()
+        if answer.until <= now:
+            return
+        if len(self._cache) >= _MOST_KEPT:
+            self._cache = {key: kept for key, kept in self._cache.items() if kept.until > now}
+        if len(self._cache) < _MOST_KEPT:
+            self._cache[name, kind] = answer
+
+    def _seconds(self, allowed: Allowed, answer: Answer) -> float:
+        """The lifetime in the kernel of an answer's addresses: it never outlives the rules that allow the name."""
+        return min(lifetimes.element_seconds(answer.ttl), self._left(allowed))
+
+    def _left(self, allowed: Allowed) -> float:
+        """Seconds until the last of the rules that allow a name ends."""
+        return inf if allowed.until is None else max(0.0, allowed.until - self._clock.now())
+
+
+def _count(names: dict[str, int], name: str) -> None:
+    if name in names or len(names) < _MOST_DENIED:
+        names[name] = names.get(name, 0) + 1
 
 
 def follow(name: bytes, kind: int, response: Response) -> tuple[list[Record], list[Record]]:
@@ -261,23 +328,32 @@ def follow(name: bytes, kind: int, response: Response) -> tuple[list[Record], li
 
 
 def filtered(
-    chain: Sequence[Record], found: Sequence[Record], response: Response | None, view: NameView, now: float
+    chain: Sequence[Record],
+    found: Sequence[Record],
+    response: Response | None,
+    view: NameView,
+    allowed: Allowed,
+    now: float,
+    longest: float = inf,
 ) -> Answer:
-    """An answer of these records, without the addresses that the view refuses."""
+    """An answer of these records, without the addresses that the view refuses; kept no longer than `longest` seconds."""
     addresses = list(dict.fromkeys(ip_address(record.data) for record in found))
-    reasons = {address: view.refuses(address) for address in addresses}
+    reasons = {address: view.refuses(address, allowed.services) for address in addresses}
     usable = tuple(a for a in addresses if reasons[a] is None)[:_MOST_ADDRESSES]
-    stripped = tuple(reason for reason in reasons.values() if reason is not None)
+    given, stripped = usable, tuple(reason for reason in reasons.values() if reason is not None)
+    if view.observed:
+        given, stripped = tuple(addresses), ()
     ttl = min((record.ttl for record in (*chain, *found)), default=lifetimes.NEGATIVE)
     rcode = wire.NOERROR
-    if usable:
+    if given:
         ttl = lifetimes.client_ttl(ttl)
     else:
         by_zone = None if response is None else response.negative_ttl
         ttl = min(ttl, lifetimes.NEGATIVE if by_zone is None else by_zone, lifetimes.NEGATIVE)
         if response is not None and response.rcode == wire.NXDOMAIN and not found:
             rcode = wire.NXDOMAIN
-    return Answer(rcode, tuple(chain), usable, stripped, ttl, now + ttl)
+    ttl = int(min(ttl, longest))
+    return Answer(rcode, tuple(chain), usable, given, stripped, ttl, now + ttl)
 
 
 def _limit(query: Query) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from netpolicy.clock import Clock
 from netpolicy.dns.view import NameView
 from netpolicy.flow import Address
 from netpolicy.ruleset import Learned
@@ -70,17 +71,22 @@ class LearnedTable:
             ends = [self._elements.get((address, service), now) for service in services]
             self._claim(name, address, min(now + seconds, *ends))
 
-    def entries(self, view: NameView, now: float) -> list[Learned]:
-        """What is in force, by name and address, with the seconds left."""
-        return [
-            Learned(name, address, allowed.services, until - now)
-            for (name, address), until in sorted(self._names.items(), key=lambda item: (item[0][0], int(item[0][1])))
-            if until > now and (allowed := view.by_text(name))
-        ]
+    def entries(self, view: NameView, clock: Clock) -> list[Learned]:
+        """What is in force, by name and address, with the seconds left: at most until the rules for the name end."""
+        now, today = clock.monotonic(), clock.now()
+        found: list[Learned] = []
+        for (name, address), until in sorted(self._names.items(), key=lambda item: (item[0][0], int(item[0][1]))):
+            allowed = view.by_text(name) if until > now else None
+            if allowed is None or view.refuses(address, allowed.services) is not None:
+                continue
+            left = until - now if allowed.until is None else min(until - now, allowed.until - today)
+            if left > 0:
+                found.append(Learned(name, address, allowed.services, left))
+        return found
 
-    def carry_over(self, view: NameView, now: float) -> list[Learned]:
+    def carry_over(self, view: NameView, clock: Clock) -> list[Learned]:
         """Begin again under another ruleset: the addresses of names that it still allows, to be told to the kernel anew."""
-        kept = self.entries(view, now)
+        kept = self.entries(view, clock)
         self._elements.clear()
         self._names.clear()
         return kept

@@ -1,9 +1,9 @@
-"""The sockets of one DNS gate: UDP and TCP on each gateway address, on one port, reachable from one interface only.
+"""The sockets of one DNS gate: UDP and TCP on each of its addresses, on one port, reachable from one interface only.
 
 The interface and its addresses may not exist yet (Docker makes a bridge when it needs it; a fresh IPv6 address is tentative for
 a second). Addresses need not: the sockets are bound freely (IP_FREEBIND, ip(7); IPV6_FREEBIND). The interface must, for
 SO_BINDTODEVICE (socket(7)); until it does, `open` says no and is tried again, and so it is when the interface was replaced by
-another of the same name.
+another of the same name. For the processes of the namespace itself there is no interface: the addresses are loopback ones.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Listeners:
 
     service: DnsService
     interface: str
-    gateways: Sequence[Address]
+    """Empty for the loopback addresses."""
+    addresses: Sequence[Address]
     open_socket: SocketFactory
     port: int | None = None
     """Kept once chosen, also while nothing is open; chosen anew where another program has taken it meanwhile."""
@@ -108,10 +109,11 @@ class Listeners:
                     return sockets
             raise OSError(errno.EADDRINUSE, "no port is free for both UDP and TCP on every address")
         except OSError as error:
-            where = ", ".join(str(address) for address in self.gateways)
+            where = ", ".join(str(address) for address in self.addresses)
+            whose = f"the DNS gate of {self.interface}" if self.interface else "the DNS gate"
             raise UserError(
                 "dns-listen",
-                f"the DNS gate of {self.interface} cannot listen on {where}: {error.strerror}",
+                f"{whose} cannot listen on {where}: {error.strerror}",
                 details={"errno": error.errno},
             ) from error
 
@@ -119,9 +121,14 @@ class Listeners:
         """All sockets on this port (0: any); none where somebody else has it on one of the addresses."""
         sockets: list[socket.socket] = []
         try:
-            for address in self.gateways:
+            for address in self.addresses:
                 for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-                    own = self._socket(address, kind, device=device)
+                    try:
+                        own = self._socket(address, kind, device=device and bool(self.interface))
+                    except OSError as error:
+                        if error.errno == errno.EAFNOSUPPORT and not self.interface:
+                            continue  # a machine without IPv6: no question can come that way
+                        raise
                     sockets.append(own)
                     own.bind((str(address), port))
                     port = own.getsockname()[1]
