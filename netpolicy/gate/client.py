@@ -164,6 +164,7 @@ class GateClient:
         *,
         upstreams: Sequence[str] | None = None,
         resolve_seconds: float = 3.0,
+        confirm_seconds: float | None = None,
     ) -> State:
         """Put a ruleset in force.
 
@@ -172,11 +173,18 @@ class GateClient:
             ruleset: What its workload may reach.
             upstreams: Resolvers to ask for this workload, ``address`` or ``address:port``; None for the gate's own.
             resolve_seconds: How long to wait for the names to resolve first; what does not is listed as unresolved.
+            confirm_seconds: Unless `confirm` comes within so many seconds, the gate goes back to what was in force before.
         """
         args: Json = {"id": attachment_id, "ruleset": ruleset.to_json(), "resolve_seconds": resolve_seconds}
         if upstreams is not None:
             args["upstreams"] = list(upstreams)
+        if confirm_seconds is not None:
+            args["confirm_seconds"] = confirm_seconds
         return _understood(State.from_json, self.call("apply", args))
+
+    def confirm(self, attachment_id: str) -> State:
+        """Keep what was applied with `confirm_seconds` (``nothing-to-confirm`` where that is not, or no longer, awaited)."""
+        return _understood(State.from_json, self.call("confirm", {"id": attachment_id}))
 
     def detach(self, attachment_id: str) -> None:
         """Forget an attachment; an interface with the gate's prefix falls back to being locked. Unknown ids are no error."""

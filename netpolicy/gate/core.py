@@ -14,13 +14,13 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from netpolicy.attachment import Attachment
+from netpolicy.attachment import Attachment, Enforcer
 from netpolicy.clock import Clock, SystemClock
 from netpolicy.decide import decide
 from netpolicy.dns.listeners import SocketFactory
@@ -28,15 +28,21 @@ from netpolicy.dns.servers import ResolvConf, ServerList
 from netpolicy.dns.upstreams import Upstreams
 from netpolicy.errors import Exit, UserError
 from netpolicy.flow import Flow, Identity, Layer, Verdict
+from netpolicy.gate.admission import admit
 from netpolicy.gate.held import Held, chosen
-from netpolicy.gate.keeper import CountingEnforcer, Keeper, resolved
+from netpolicy.gate.keeper import Keeper, resolved
 from netpolicy.gate.protocol import FORMAT, Hello, Json, Shown, State, Status
-from netpolicy.gate.state import Record, StateStore
+from netpolicy.gate.restoring import look_up_all, restore
+from netpolicy.gate.rounds import Rounds
+from netpolicy.gate.state import Record, StateStore, Unconfirmed
+from netpolicy.gate.watch import LinkWatch
 from netpolicy.ruleset import Ruleset
 
 _log = logging.getLogger("netpolicy.gate")
 #: Longest time that names may take before a ruleset is applied, whatever the caller asks for.
 _MOST_RESOLVE_SECONDS = 60.0
+#: Longest time that a change may wait for its confirmation.
+_MOST_CONFIRM_SECONDS = 86400.0
 
 
 class Gate:
@@ -55,7 +61,7 @@ class Gate:
 
     def __init__(
         self,
-        enforcer: CountingEnforcer,
+        enforcer: Enforcer,
         *,
         prefix: str | None = "csp-",
         upstreams: ServerList | None = None,
@@ -64,7 +70,6 @@ class Gate:
         open_socket: SocketFactory = socket.socket,
         version: str = "",
     ) -> None:
-        self._prefix = prefix
         self._version = version
         self._upstreams = upstreams or ResolvConf()
         self._clock = clock or SystemClock()
@@ -77,6 +82,8 @@ class Gate:
             clock=self._clock,
             open_socket=open_socket,
         )
+        self._rounds = Rounds(self._keep)
+        self._watch: LinkWatch | None = None
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as undo:
@@ -92,16 +99,27 @@ class Gate:
 
     async def start(self) -> None:
         """Lock, restore, listen. Raises UserError where the kernel refuses even the base lock."""
-        await self._keep.start()
+        keep = self._keep
+        await keep.worker.run(keep.enforcer.install, keep.prefix)
+        await restore(keep)
+        self._watch = LinkWatch(keep.open_socket)
+        for held in keep.held.values():
+            await keep.listen(held)
+        keep.task(look_up_all(keep))
+        keep.task(self._rounds.run())
+        keep.task(self._rounds.follow(self._watch))
 
     async def close(self) -> None:
         """Stop answering. The kernel's rules stay in force."""
         await self._keep.close()
+        if self._watch is not None:
+            self._watch.close()
 
     def hello(self) -> Hello:
         """Who this is."""
         upstreams = tuple(str(server) for server in self._upstreams())
-        return Hello(self._version, FORMAT, os.getpid(), self._prefix, upstreams)
+        keep = self._keep
+        return Hello(self._version, FORMAT, os.getpid(), keep.prefix, upstreams, keep.enforcer.backend)
 
     async def attach(self, attachment: Attachment) -> State:
         """Lock an interface, whatever was in force on it: nothing passes until a ruleset is applied.
@@ -109,8 +127,8 @@ class Gate:
         Raises:
             UserError: ``bad-attachment``, ``interface-taken``, ``state-not-saved``, ``kernel-refused``.
         """
-        self._check(attachment)
         keep = self._keep
+        admit(attachment, keep)
         async with keep.turn(attachment.id):
             before = keep.held.get(attachment.id)
             held = keep.make(Record(attachment, dns_port=None if before is None else before.record.dns_port))
@@ -123,7 +141,7 @@ class Gate:
                     del keep.held[attachment.id]
                 else:
                     keep.held[attachment.id] = before
-                await self._remember_anyway()
+                await keep.save_anyway()
                 raise
             if before is not None:
                 before.close()
@@ -138,42 +156,81 @@ class Gate:
         *,
         upstreams: Sequence[str] | None = None,
         resolve_seconds: float = 3.0,
+        confirm_seconds: float | None = None,
     ) -> State:
         """Put a ruleset in force: resolve its names first (as far as that succeeds), then change the kernel in one step.
+
+        Rules that have ended are left out; those that end later are left out when they do.
 
         Args:
             attachment_id: A locked or enforced attachment.
             ruleset: What its workload may reach.
             upstreams: Resolvers to ask for this workload, ``address`` or ``address:port``; None for the gate's own.
             resolve_seconds: How long to wait for the names; those that take longer are listed as unresolved.
+            confirm_seconds: Unless `confirm` comes within so many seconds from when it is in force, what was in force before
+                (and was confirmed) comes back, whatever becomes of the caller or of this gate. None: it stays.
 
         Raises:
-            UserError: ``not-attached``, ``bad-upstream``, ``dns-listen``, ``state-not-saved``, ``kernel-refused``.
+            UserError: ``not-attached``, ``bad-upstream``, ``bad-request``, ``dns-listen``, ``state-not-saved``, ``kernel-refused``.
         """
         keep = self._keep
+        if confirm_seconds is not None and not 0 < confirm_seconds <= _MOST_CONFIRM_SECONDS:
+            message = f"confirm_seconds is {confirm_seconds!r}, not between 0 and {_MOST_CONFIRM_SECONDS:g}"
+            raise UserError("bad-request", message, exit_status=Exit.BAD_INPUT)
         async with keep.turn(attachment_id):
             held = self._find(attachment_id)
             servers = Upstreams(chosen(upstreams, self._upstreams))
-            resolution = await resolved(ruleset, servers, min(resolve_seconds, _MOST_RESOLVE_SECONDS))
-            before = held.record
+            current = ruleset.at(self._clock.now())
+            resolution = await resolved(current, servers, min(resolve_seconds, _MOST_RESOLVE_SECONDS))
+            before, now = held.record, self._clock.now()
             held.record = replace(
                 before,
                 ruleset=ruleset,
                 upstreams=None if upstreams is None else tuple(upstreams),
                 dns_port=held.listeners.choose_port(),
-                applied_at=self._clock.now(),
+                applied_at=now,
+                unconfirmed=None if confirm_seconds is None else _way_back(held, now, confirm_seconds),
+                locked_by=None,
             )
             try:
                 await keep.save()
                 await keep.enforce(held, resolution)
             except UserError:
                 held.record = before
-                await self._remember_anyway()
+                await keep.save_anyway()
                 raise
             held.service.upstreams = servers
             held.verification = None
+            held.confirm_at = None if confirm_seconds is None else self._clock.monotonic() + confirm_seconds
             await keep.listen(held)
             _log.info("applied %s to %s (%s)", ruleset.id, before.attachment.name, attachment_id)
+            return await self._state(held)
+
+    async def confirm(self, attachment_id: str) -> State:
+        """Keep what was applied with `confirm_seconds`.
+
+        Raises:
+            UserError: ``not-attached``, ``nothing-to-confirm`` (it was not asked for, or it is too late), ``state-not-saved``.
+        """
+        keep = self._keep
+        async with keep.turn(attachment_id):
+            held = self._find(attachment_id)
+            if held.record.unconfirmed is None or held.overdue:
+                raise UserError(
+                    "nothing-to-confirm",
+                    f"no change of {held.record.attachment.name} waits to be confirmed",
+                    hint="If it was too late, what was in force before is back: apply the policy again.",
+                    exit_status=Exit.CONFLICT,
+                )
+            before = held.record
+            held.record = replace(before, unconfirmed=None)
+            try:
+                await keep.save()
+            except UserError:
+                held.record = before
+                raise
+            held.confirm_at = None
+            _log.info("confirmed %s (%s)", held.record.attachment.name, attachment_id)
             return await self._state(held)
 
     async def detach(self, attachment_id: str) -> None:
@@ -199,8 +256,17 @@ class Gate:
 
     async def show(self, attachment_id: str) -> Shown:
         """One attachment in full. Raises UserError ``not-attached``."""
-        held = self._find(attachment_id)
-        return Shown(held.ruleset, tuple(held.learned()), await self._state(held), self.denied(attachment_id))
+        keep, held = self._keep, self._find(attachment_id)
+        return Shown(
+            held.ruleset,
+            tuple(held.learned()),
+            await self._state(held),
+            self.denied(attachment_id),
+            _by_times(held.core.observed),
+            tuple(await keep.worker.run(keep.enforcer.refusals, attachment_id))
+            if hasattr(keep.enforcer, "refusals")
+            else (),
+        )
 
     async def check(self, attachment_id: str, flow: Flow) -> Verdict:
         """What would happen to a flow now. Raises UserError ``not-attached``."""
@@ -210,12 +276,12 @@ class Gate:
             why = f"no policy has been applied to {attachment.name} yet, so everything is refused"
             return Verdict(False, Layer.LOCAL, None, Identity.NONE, why)
         # A thread: the first question to a big ruleset builds its index.
-        return await asyncio.to_thread(decide, held.ruleset, flow, held.learned(), attachment=attachment)
+        ruleset = held.ruleset.at(self._clock.now())
+        return await asyncio.to_thread(decide, ruleset, flow, held.learned(), attachment=attachment)
 
     def denied(self, attachment_id: str) -> dict[str, int]:
         """Names that the workload asked for and the policy does not list, the most frequent first. Raises UserError ``not-attached``."""
-        names = self._find(attachment_id).core.denied
-        return dict(sorted(names.items(), key=lambda row: -row[1]))
+        return _by_times(self._find(attachment_id).core.denied)
 
     async def verified(self, attachment_id: str, ruleset_id: str, report: Json) -> State:
         """Store a verification report of the ruleset in force.
@@ -236,16 +302,6 @@ class Gate:
             held.verification = report
             return await self._state(held)
 
-    def _check(self, attachment: Attachment) -> None:
-        if not attachment.networks or not attachment.gateways:
-            problem = "it needs at least one network and one gateway address"
-        elif self._prefix is not None and not attachment.interface.startswith(self._prefix):
-            # Detaching must never open: only the base lock makes sure of it.
-            problem = f"the name of its interface {attachment.interface} does not begin with {self._prefix!r}, the locked prefix"
-        else:
-            return
-        raise UserError("bad-attachment", f"cannot attach {attachment.name!r}: {problem}", exit_status=Exit.BAD_INPUT)
-
     def _find(self, attachment_id: str) -> Held:
         held = self._keep.held.get(attachment_id)
         if held is None:
@@ -264,7 +320,13 @@ class Gate:
         refused = await self._keep.worker.run(self._keep.enforcer.refused)
         return tuple(held.state(refused[held.id].packets if held.id in refused else 0) for held in wanted)
 
-    async def _remember_anyway(self) -> None:
-        """Take a change back out of memory, while the reason it failed is already on its way to the caller."""
-        with suppress(UserError):
-            await self._keep.save()
+
+def _way_back(held: Held, now: float, seconds: float) -> Unconfirmed:
+    """To what was in force and confirmed."""
+    former = held.record.unconfirmed or held.record
+    ruleset = None if held.ruleset is None else former.ruleset
+    return Unconfirmed(ruleset, former.upstreams, former.applied_at, now + seconds, seconds)
+
+
+def _by_times(names: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(names.items(), key=lambda row: -row[1]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from netpolicy.clock import Clock
 from netpolicy.dns.core import DnsCore
@@ -11,9 +12,14 @@ from netpolicy.dns.listeners import Listeners, SocketFactory
 from netpolicy.dns.servers import Server, ServerList
 from netpolicy.dns.service import DnsService, Learn
 from netpolicy.dns.upstreams import Upstreams
-from netpolicy.gate.protocol import DnsState, Json, Phase, State
+from netpolicy.dns.view import NameView
+from netpolicy.gate.protocol import DnsState, Drift, Json, Phase, State
 from netpolicy.gate.state import Record
-from netpolicy.ruleset import Learned, Ruleset
+from netpolicy.ruleset import Learned, Mode, Ruleset
+
+#: Where the DNS gate listens for the processes of the namespace itself.
+_LOOPBACK = (ip_address("127.0.0.1"), ip_address("::1"))
+_PHASES: dict[Mode, Phase] = {"enforce": "enforced", "observe": "observed", "off": "off"}
 
 
 @dataclass(slots=True, eq=False)
@@ -24,10 +30,15 @@ class Held:
     service: DnsService
     listeners: Listeners
     clock: Clock
+    ruleset: Ruleset | None = None
+    """What is in force: the remembered ruleset without what has ended. None while locked, whatever is remembered."""
     unresolved: tuple[str, ...] = ()
     trouble: dict[str, str] = field(default_factory=dict)
-    """What is wrong now, by subject: ``restore``, ``listen``, ``learn``, ``names``."""
+    """What is wrong now, by subject: ``listen``, ``learn``, ``names``, ``confirm``, ``end``, ``drift``."""
     verification: Json | None = None
+    drift: Drift | None = None
+    confirm_at: float | None = None
+    """The monotonic time by which what was applied must be confirmed."""
 
     @property
     def id(self) -> str:
@@ -40,49 +51,83 @@ class Held:
         return self.service.core
 
     @property
-    def ruleset(self) -> Ruleset | None:
-        """The ruleset in force; None while locked, whatever is remembered."""
-        return None if self.core.view is None else self.record.ruleset
+    def overdue(self) -> bool:
+        """Whether what was applied should have been confirmed by now."""
+        pending = self.record.unconfirmed
+        if pending is None or self.confirm_at is None:
+            return False
+        return self.clock.monotonic() >= self.confirm_at or self.clock.now() >= pending.by
+
+    @property
+    def ended(self) -> bool:
+        """Whether a rule that is in force should not be any more."""
+        ends = None if self.ruleset is None else self.ruleset.next_end
+        return ends is not None and ends <= self.clock.now()
 
     def learned(self) -> list[Learned]:
         """The addresses learned for names that are in force."""
         view = self.core.view
-        return [] if view is None or view.open else self.core.table.entries(view, self.clock.monotonic())
+        return [] if view is None or view.open else self.core.table.entries(view, self.clock)
+
+    def adopt(self, ruleset: Ruleset) -> list[Learned]:
+        """The kernel holds this ruleset now; see `DnsCore.adopt`."""
+        self.ruleset = ruleset
+        return self.core.adopt(NameView(ruleset))
+
+    def lock(self) -> None:
+        """The kernel refuses everything now."""
+        self.ruleset, self.unresolved, self.verification, self.confirm_at = None, (), None, None
+        self.core.adopt(None)
 
     def close(self) -> None:
         """Stop answering; what is held in the kernel stays."""
-        self.core.adopt(None)
+        self.lock()
         self.listeners.close()
         self.service.close()
 
     def state(self, refused: int) -> State:
         """For people and programs; `refused` is the kernel's count of packets."""
-        ruleset, counters = self.ruleset, self.core.counters
+        ruleset, record = self.ruleset, self.record
         resolved = self.core.table.names(self.clock.monotonic())
-        phase: Phase = "locked" if ruleset is None else "off" if ruleset.mode == "off" else "enforced"
-        listening = self.listeners.listening
-        waits = () if listening or "listen" in self.trouble else (f"the DNS gate waits for {self.listeners.interface}",)
         return State(
-            attachment=self.record.attachment,
-            phase=phase,
+            attachment=record.attachment,
+            phase="locked" if ruleset is None else _PHASES[ruleset.mode],
             policy=None if ruleset is None else ruleset.policy,
             ruleset=None if ruleset is None else ruleset.id,
             names=0 if ruleset is None else len(ruleset.by_name),
             ranges=0 if ruleset is None else len(ruleset.ranges),
             learned=self.core.table.addresses(self.clock.monotonic()),
             unresolved=tuple(name for name in self.unresolved if name not in resolved),
-            warnings=(*(() if ruleset is None else ruleset.warnings), *self.trouble.values(), *waits),
+            warnings=self._warnings(),
             refused=refused,
-            dns=DnsState(
-                port=self.listeners.port,
-                listening=listening,
-                answered=counters.answered,
-                denied=counters.denied,
-                stripped=counters.stripped,
-                failed=counters.failed,
-            ),
+            dns=self._dns(),
             verification=self.verification,
-            applied_at=None if ruleset is None else self.record.applied_at,
+            applied_at=None if ruleset is None else record.applied_at,
+            confirm_by=None if record.unconfirmed is None else record.unconfirmed.by,
+            ends_at=None if ruleset is None else ruleset.next_end,
+            drift=self.drift,
+        )
+
+    def _warnings(self) -> tuple[str, ...]:
+        warnings = [] if self.ruleset is None else [*self.ruleset.warnings]
+        if self.ruleset is None and self.record.locked_by is not None:
+            warnings.append(self.record.locked_by)
+        warnings += self.trouble.values()
+        if not self.listeners.listening and "listen" not in self.trouble:
+            warnings.append(f"the DNS gate waits for {self.listeners.interface or 'its sockets'}")
+        return tuple(warnings)
+
+    def _dns(self) -> DnsState:
+        counters = self.core.counters
+        return DnsState(
+            port=self.listeners.port,
+            listening=self.listeners.listening,
+            answered=counters.answered,
+            denied=counters.denied,
+            stripped=counters.stripped,
+            failed=counters.failed,
+            observed=counters.observed,
+            limited=counters.limited,
         )
 
 
@@ -90,7 +135,8 @@ def hold(record: Record, *, servers: ServerList, learn: Learn, open_socket: Sock
     """Everything for one attachment, locked and not listening yet."""
     service = DnsService(DnsCore(clock), Upstreams(chosen(record.upstreams, servers)), learn)
     attachment = record.attachment
-    listeners = Listeners(service, attachment.interface, attachment.gateways, open_socket, record.dns_port)
+    where = _LOOPBACK if attachment.hook == "output" else attachment.gateways
+    listeners = Listeners(service, attachment.interface, where, open_socket, record.dns_port)
     return Held(record, service, listeners, clock)
 
 

@@ -1,16 +1,17 @@
-"""Keeps attachments: remembers them, puts their rulesets in force, restores them at the start, follows their interfaces.
+"""Keeps attachments: remembers them, puts their rulesets in force, locks them, goes back, listens for them.
 
-The steps behind `core.Gate`, each sound by itself: a change is remembered before the kernel is asked for it, the kernel and the
-DNS gate change together, and what fails leaves things as they were or locked.
+The steps behind `core.Gate`, `restoring` and `rounds`, each sound by itself: a change is remembered before the kernel is asked for
+it, the kernel and the DNS gate change together, and what fails leaves things as they were or locked.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
+from typing import Any
 from weakref import WeakValueDictionary
 
 from netpolicy.attachment import Enforcer
@@ -18,36 +19,17 @@ from netpolicy.clock import Clock
 from netpolicy.dns.listeners import SocketFactory
 from netpolicy.dns.servers import ServerList
 from netpolicy.dns.upstreams import Upstreams
-from netpolicy.dns.view import NameView
 from netpolicy.errors import UserError
-from netpolicy.gate.held import Held, hold
+from netpolicy.gate.held import Held, chosen, hold
 from netpolicy.gate.state import Record, StateStore
-from netpolicy.gate.watch import LinkWatch
 from netpolicy.gate.worker import Worker
 from netpolicy.resolve import Resolution, resolve
 from netpolicy.ruleset import Learned, Ruleset
 
 _log = logging.getLogger("netpolicy.gate")
-#: Seconds after which listeners are looked at even if no change of links was announced.
-_LOOK = 2.0
-#: Seconds that the names of a restored ruleset may take.
-_RESTORE_SECONDS = 3.0
+#: Seconds that the names of a ruleset may take which nobody waits for.
+_LOOK_UP_SECONDS = 3.0
 _NOTHING = Resolution((), {})
-
-
-class Packets(Protocol):
-    """A kernel counter."""
-
-    @property
-    def packets(self) -> int:
-        """How many so far."""
-
-
-class CountingEnforcer(Enforcer, Protocol):
-    """An enforcer that also says what it refused."""
-
-    def refused(self) -> Mapping[str, Packets]:
-        """What each attachment's workload was refused, by attachment id."""
 
 
 class Keeper:
@@ -55,7 +37,7 @@ class Keeper:
 
     def __init__(
         self,
-        enforcer: CountingEnforcer,
+        enforcer: Enforcer,
         *,
         prefix: str | None,
         upstreams: ServerList,
@@ -64,41 +46,35 @@ class Keeper:
         open_socket: SocketFactory,
     ) -> None:
         self.enforcer = enforcer
+        self.prefix = prefix
+        self.store = store
+        self.clock = clock
+        self.open_socket = open_socket
         self.worker = Worker("netpolicy-kernel")
         self.held: dict[str, Held] = {}
         self.problems: list[str] = []
-        self._prefix = prefix
         self._upstreams = upstreams
-        self._store = store
-        self._clock = clock
-        self._open_socket = open_socket
         self._saving = asyncio.Lock()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._watch: LinkWatch | None = None
-
-    async def start(self) -> None:
-        """The base lock, what was remembered, the listeners: in this order. Raises UserError where even the lock fails."""
-        await self.worker.run(self.enforcer.install, self._prefix)
-        await self._restore()
-        self._watch = LinkWatch(self._open_socket)
-        for held in self.held.values():
-            await self.listen(held)
-        self._tasks = [asyncio.create_task(self._look_up()), asyncio.create_task(self._follow(self._watch))]
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """Let go of everything but the kernel's rules."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._watch is not None:
-            self._watch.close()
         for held in self.held.values():
             held.close()
         self.worker.close()
         self.enforcer.close()
-        if self._store is not None:
-            self._store.close()
+        if self.store is not None:
+            self.store.close()
+
+    def task(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Do it beside everything else, until it ends or the gate does."""
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
 
     def turn(self, attachment_id: str) -> asyncio.Lock:
         """Changes of one attachment wait for each other; those of different attachments do not."""
@@ -114,28 +90,79 @@ class Keeper:
         async def learn(entries: Sequence[Learned]) -> None:
             await self.worker.run(self.enforcer.learn, attachment_id, entries)
 
-        return hold(record, servers=self._upstreams, learn=learn, open_socket=self._open_socket, clock=self._clock)
+        return hold(record, servers=self._upstreams, learn=learn, open_socket=self.open_socket, clock=self.clock)
 
     async def save(self) -> None:
         """Remember what is held now. Raises UserError ``state-not-saved``."""
-        if self._store is not None:
+        if self.store is not None:
             async with self._saving:
-                await asyncio.to_thread(self._store.save, [held.record for held in self.held.values()])
+                await asyncio.to_thread(self.store.save, [held.record for held in self.held.values()])
 
-    async def enforce(self, held: Held, resolution: Resolution) -> None:
-        """Kernel and DNS gate change to the record's ruleset as one; then the known addresses are let in.
+    async def save_anyway(self) -> None:
+        """Remember what is held now, where a failure has no one to be told to, or is already on its way to the caller."""
+        with suppress(UserError):
+            await self.save()
+
+    async def enforce(self, held: Held, resolution: Resolution | None) -> None:
+        """Kernel and DNS gate change to what the record's ruleset is now, as one; then the known addresses are let in.
+
+        Args:
+            held: Its record has a ruleset.
+            resolution: The names that were looked up before; None where it is the ruleset that was in force already.
 
         Raises:
             UserError: the kernel refused; the former rules are in force.
         """
         record = held.record
         assert record.ruleset is not None
+        ruleset = record.ruleset.at(self.clock.now())
         async with held.service.hold():
-            await self.worker.run(self.enforcer.apply, record.attachment, record.ruleset, record.dns_port)
-            kept = held.core.adopt(NameView(record.ruleset))
-            held.unresolved = tuple(sorted(resolution.unresolved))
-            held.trouble.clear()
-            await self._take_in(held, resolution, kept)
+            await self.worker.run(self.enforcer.apply, record.attachment, ruleset, record.dns_port)
+            kept = held.adopt(ruleset)
+            still = {"listen"} if resolution is not None else {"listen", "names"}
+            held.trouble = {subject: text for subject, text in held.trouble.items() if subject in still}
+            if resolution is not None:
+                held.unresolved = tuple(sorted(resolution.unresolved))
+            held.unresolved = tuple(name for name in held.unresolved if ruleset.knows(name))
+            await self._take_in(held, resolution or _NOTHING, kept)
+
+    async def lock(self, held: Held) -> None:
+        """Nothing passes any more. Raises UserError where the kernel refuses; then things are as they were."""
+        async with held.service.hold():
+            await self.worker.run(self.enforcer.attach, held.record.attachment, held.record.dns_port)
+            held.lock()
+
+    async def go_back(self, held: Held) -> None:
+        """To what was in force before something that nobody confirmed. Only in the attachment's turn.
+
+        Raises:
+            UserError: the kernel refused; it remains to be done.
+        """
+        unconfirmed = held.record
+        held.record = unconfirmed.back()
+        # If that is not remembered, the next start finds the deadline passed, and does it again.
+        await self.save_anyway()
+        try:
+            if held.record.ruleset is None:
+                await self.lock(held)
+            else:
+                await self.enforce(held, _NOTHING)
+        except UserError:
+            held.record = unconfirmed
+            await self.save_anyway()
+            raise
+        held.service.upstreams = Upstreams(chosen(held.record.upstreams, self._upstreams))
+        held.verification, held.confirm_at = None, None
+        self.rolled_back(held, unconfirmed)
+        if held.ruleset is not None:
+            self.task(self.look_up(held))
+
+    def rolled_back(self, held: Held, unconfirmed: Record) -> None:
+        """Say that it happened."""
+        policy = "?" if unconfirmed.ruleset is None else unconfirmed.ruleset.policy
+        what = "locked again" if held.record.ruleset is None else f"back at {held.record.ruleset.policy}"
+        held.trouble["confirm"] = f"{policy} was not confirmed in time: {held.record.attachment.name} is {what}"
+        _log.warning("%s", held.trouble["confirm"])
 
     async def listen(self, held: Held) -> None:
         """Open the DNS listeners as far as that is possible now. Only in the attachment's turn.
@@ -157,6 +184,17 @@ class Keeper:
         else:
             held.trouble.pop("listen", None)
 
+    async def look_up(self, held: Held) -> None:
+        """Resolve the names of what is in force again: their addresses may have run out of the kernel meanwhile."""
+        ruleset = held.ruleset
+        if ruleset is None:
+            return
+        resolution = await resolved(ruleset, held.service.upstreams, _LOOK_UP_SECONDS)
+        async with held.service.hold():
+            if held.ruleset is ruleset:
+                held.unresolved = tuple(sorted(resolution.unresolved))
+                await self._take_in(held, resolution)
+
     async def _take_in(self, held: Held, resolution: Resolution, kept: Sequence[Learned] = ()) -> None:
         """Tell the kernel addresses that nobody has asked for yet. Only while the service is held."""
         core, view = held.core, held.core.view
@@ -168,9 +206,11 @@ class Keeper:
                 answer = core.prime(allowed, found.type, found.addresses, found.aliases, found.ttl)
                 due += core.due_for(allowed, answer)
                 usable |= {found.name} if answer.addresses else set()
-        private = sorted({found.name for found in resolution.answers} - usable)
-        if private:
-            held.trouble["names"] = f"only addresses that are not public, so they stay closed: {', '.join(private)}"
+        closed = sorted({found.name for found in resolution.answers} - usable)
+        if closed:
+            held.trouble["names"] = (
+                f"only addresses that are not public or denied, so they stay closed: {', '.join(closed)}"
+            )
         if not due:
             return
         # Of several lifetimes for one address the longest counts, in our table as in the kernel: it comes last.
@@ -183,86 +223,16 @@ class Keeper:
         else:
             core.acknowledge(due)
 
-    async def _restore(self) -> None:
-        if self._store is None:
-            return
-        loaded = await asyncio.to_thread(self._store.load)
-        self.problems += loaded.problems
-        present = set(await self.worker.run(self.enforcer.attachments))
-        await self._lock_strangers(present - {record.attachment.id for record in loaded.records})
-        for record in loaded.records:
-            why = f"{record.attachment.name} could not be restored and is locked"
-            try:
-                held = self.make(record)
-            except UserError as error:
-                self.problems.append(f"{why}: {error.message}")
-                held = self.make(Record(record.attachment))
-            self.held[held.id] = held
-            try:
-                await self._restore_one(held, held.id in present)
-            except UserError as error:
-                self.problems.append(f"{why}: {error.message}")
-        for problem in self.problems:
-            _log.error("%s", problem)
-
-    async def _restore_one(self, held: Held, in_kernel: bool) -> None:
-        """As it was; where the kernel has its rules still, in place, so that live connections go on."""
-        attachment, ruleset = held.record.attachment, held.record.ruleset
-        if ruleset is None or not in_kernel:
-            await self.worker.run(self.enforcer.attach, attachment, held.record.dns_port)
-        if ruleset is None:
-            return
-        try:
-            await self.enforce(held, _NOTHING)
-            alive = await self.worker.run(self.enforcer.learned, held.id)
-            held.core.table.found(alive, self._clock.monotonic())
-        except UserError:
-            held.core.adopt(None)
-            await self.worker.run(self.enforcer.attach, attachment, held.record.dns_port)
-            raise
-        _log.info("restored %s (%s)", attachment.name, held.id)
-
-    async def _lock_strangers(self, ids: set[str]) -> None:
-        """Rules in the kernel that nobody here remembers: the base lock takes over, where there is one."""
-        for stranger in sorted(ids):
-            if self._prefix is None:
-                self.problems.append(
-                    f"the kernel holds rules of an unknown attachment {stranger}; they are left as they are"
-                )
-                continue
-            self.problems.append(
-                f"the kernel held rules of an unknown attachment {stranger}; its interface is locked now"
-            )
-            await self.worker.run(self.enforcer.detach, stranger)
-
-    async def _look_up(self) -> None:
-        """Resolve the names of what was restored: their addresses may have run out of the kernel while nobody was here."""
-        for held in list(self.held.values()):
-            ruleset = held.ruleset
-            if ruleset is None:
-                continue
-            resolution = await resolved(ruleset, held.service.upstreams, _RESTORE_SECONDS)
-            async with held.service.hold():
-                if held.ruleset is ruleset:
-                    held.unresolved = tuple(sorted(resolution.unresolved))
-                    await self._take_in(held, resolution)
-
-    async def _follow(self, watch: LinkWatch) -> None:
-        """Keep the listeners open as interfaces come and go, for as long as the gate lives."""
-        while True:
-            await watch.changed(_LOOK)
-            for held in list(self.held.values()):
-                # Whoever has the turn opens the listeners too.
-                turn = self.turn(held.id)
-                if held.listeners.listening or turn.locked():
-                    continue
-                async with turn:
-                    if self.held.get(held.id) is held:
-                        await self.listen(held)
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _log.error("a task of the gate ended by a defect", exc_info=error)
+            self.problems.append(f"a defect ended a part of the gate, which should be restarted: {error!r}")
 
 
 async def resolved(ruleset: Ruleset, upstreams: Upstreams, seconds: float) -> Resolution:
     """The names of a ruleset; none where the policy is off, for then nothing is learned."""
     if ruleset.mode == "off" or seconds <= 0:
         return _NOTHING
-    return await resolve(ruleset.exact_names, upstreams, seconds=seconds)
+    return await resolve(ruleset.exact_names, upstreams, seconds=seconds, ipv6=ruleset.ipv6)

@@ -4,8 +4,9 @@
     response  {"ok": true, "result": ...}
               {"ok": false, "error": {"code", "message", "hint"?, "details"?, "exit_status"}}
 
-Operations: ``hello``, ``attach``, ``apply``, ``detach``, ``status``, ``show``, ``check``, ``verified`` (docs/gate.md). Responses come in
-the order of the requests; a connection may carry any number of them. Every dataclass here has `to_json` and `from_json`.
+Operations: ``hello``, ``attach``, ``apply``, ``confirm``, ``detach``, ``status``, ``show``, ``check``, ``verified`` (docs/gate.md).
+Responses come in the order of the requests; a connection may carry any number of them. Every dataclass here has `to_json` and
+`from_json`.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address
 from typing import Any, Literal, cast
 
-from netpolicy.attachment import Attachment
+from netpolicy.attachment import Attachment, Refusal
 from netpolicy.errors import Exit, UserError
 from netpolicy.flow import Flow, Identity, Layer, Origin, Verdict
 from netpolicy.ruleset import Learned, Ruleset
 from netpolicy.services import Service
 
 #: The protocol's version; a client refuses to speak to a gate of another one.
-FORMAT = 1
+FORMAT = 2
 #: Longest line in bytes, either way: a ruleset of 100,000 ranges has about 9 MB.
 MAX_LINE = 64 * 1024 * 1024
 
-Phase = Literal["locked", "enforced", "off"]
+Phase = Literal["locked", "enforced", "observed", "off"]
+DriftAction = Literal["repaired", "locked", "failed"]
 Json = dict[str, Any]
 
 
@@ -44,6 +46,8 @@ class Hello:
     """Interfaces whose names begin so are refused everything until a policy is applied."""
     upstreams: tuple[str, ...]
     """The resolvers asked by default, as ``address:port``."""
+    backend: str = ""
+    """What filters the packets, e.g. ``nftables``."""
 
     def to_json(self) -> Json:
         """The wire form."""
@@ -58,6 +62,7 @@ class Hello:
             pid=int(document["pid"]),
             prefix=document["prefix"],
             upstreams=tuple(document["upstreams"]),
+            backend=str(document.get("backend", "")),
         )
 
 
@@ -72,11 +77,15 @@ class DnsState:
     answered: int = 0
     """Questions answered for allowed names, "there is no such record" included."""
     denied: int = 0
-    """Questions for names that the policy does not list."""
+    """Questions for names that the policy does not list, or denies."""
     stripped: int = 0
-    """Addresses taken out of answers because they are not public (rebinding)."""
+    """Addresses taken out of answers because they are not public (rebinding), or denied."""
     failed: int = 0
     """Questions that no upstream answered, or whose addresses the kernel did not take."""
+    observed: int = 0
+    """Questions that were answered only because the policy is observed, not enforced."""
+    limited: int = 0
+    """Questions for new names below wildcards that were more than the budget allows."""
 
     def to_json(self) -> Json:
         """The wire form."""
@@ -89,16 +98,40 @@ class DnsState:
 
 
 @dataclass(frozen=True, slots=True)
+class Drift:
+    """What another program did to the rules of an attachment since the gate started, and what the gate did about it."""
+
+    times: int
+    last: str
+    """What was found the last time."""
+    at: float
+    """When, in seconds since the epoch."""
+    action: DriftAction
+    """``repaired``; ``locked`` (as the policy asks, or as it was before); ``failed``: it is tried again until it succeeds."""
+
+    def to_json(self) -> Json:
+        """The wire form."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Json) -> Drift:
+        """Read the wire form. Raises KeyError, TypeError or ValueError on a malformed document."""
+        action = cast(DriftAction, document["action"])
+        return cls(int(document["times"]), str(document["last"]), float(document["at"]), action)
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """One attachment as the gate holds it."""
 
     attachment: Attachment
     phase: Phase
-    """``locked`` (nothing passes), ``enforced`` (the ruleset decides), ``off`` (the policy is switched off: all passes)."""
+    """``locked`` (nothing passes), ``enforced`` (the ruleset decides), ``observed`` (all passes, and what the ruleset would
+    refuse is counted), ``off`` (the policy is switched off: all passes)."""
     policy: str | None
     """The policy's name for people; None while locked."""
     ruleset: str | None
-    """The id of the ruleset in force; None while locked."""
+    """The id of the ruleset in force, without the rules that have ended; None while locked."""
     names: int
     ranges: int
     learned: int
@@ -111,9 +144,15 @@ class State:
     """Packets refused so far, by the kernel's counter."""
     dns: DnsState
     verification: Json | None
-    """The report stored by ``verified``; None until then and again after every apply, attach or restart."""
+    """The report stored by ``verified``; None until then and again when other rules come into force, or the gate restarts."""
     applied_at: float | None
     """Seconds since the epoch; None while locked."""
+    confirm_by: float | None = None
+    """When the gate goes back to what was in force before, unless it is confirmed; seconds since the epoch."""
+    ends_at: float | None = None
+    """When the next of the rules in force ends; seconds since the epoch."""
+    drift: Drift | None = None
+    """None where no other program has changed the rules."""
 
     def to_json(self) -> Json:
         """The wire form."""
@@ -131,6 +170,9 @@ class State:
             "dns": self.dns.to_json(),
             "verification": self.verification,
             "applied_at": self.applied_at,
+            "confirm_by": self.confirm_by,
+            "ends_at": self.ends_at,
+            "drift": None if self.drift is None else self.drift.to_json(),
         }
 
     @classmethod
@@ -150,6 +192,9 @@ class State:
             dns=DnsState.from_json(document["dns"]),
             verification=document["verification"],
             applied_at=document["applied_at"],
+            confirm_by=document["confirm_by"],
+            ends_at=document["ends_at"],
+            drift=None if document["drift"] is None else Drift.from_json(document["drift"]),
         )
 
 
@@ -186,11 +231,16 @@ class Shown:
     """One attachment in full."""
 
     ruleset: Ruleset | None
+    """What is in force: without the rules that have ended; None while locked."""
     learned: tuple[Learned, ...]
     """`seconds` is what is left of each lifetime."""
     state: State
     denied: Mapping[str, int] = field(default_factory=dict)
-    """Names that were asked for and are not listed, and how often, the most frequent first; at most 1024."""
+    """Names that were asked for and refused, and how often, the most frequent first; at most 1024."""
+    observed: Mapping[str, int] = field(default_factory=dict)
+    """The same of names that would have been refused, were the policy not only observed."""
+    refusals: tuple[Refusal, ...] = ()
+    """Destinations that packets were refused lately (or would have been), the most packets first."""
 
     def to_json(self) -> Json:
         """The wire form."""
@@ -199,6 +249,8 @@ class Shown:
             "learned": [learned_to_json(entry) for entry in self.learned],
             "state": self.state.to_json(),
             "denied": dict(self.denied),
+            "observed": dict(self.observed),
+            "refusals": [refusal_to_json(refusal) for refusal in self.refusals],
         }
 
     @classmethod
@@ -209,6 +261,8 @@ class Shown:
             learned=tuple(learned_from_json(row) for row in document["learned"]),
             state=State.from_json(document["state"]),
             denied={str(name): int(times) for name, times in document["denied"].items()},
+            observed={str(name): int(times) for name, times in document["observed"].items()},
+            refusals=tuple(refusal_from_json(row) for row in document["refusals"]),
         )
 
 
@@ -226,6 +280,17 @@ def learned_from_json(document: Json) -> Learned:
         services=tuple(Service(*row) for row in document["services"]),
         seconds=float(document["seconds"]),
     )
+
+
+def refusal_to_json(refusal: Refusal) -> Json:
+    """The wire form of a refused destination."""
+    return {**asdict(refusal), "address": str(refusal.address)}
+
+
+def refusal_from_json(document: Json) -> Refusal:
+    """Read `refusal_to_json`'s form. Raises KeyError, TypeError or ValueError on a malformed document."""
+    numbers = (int(document[key]) for key in ("protocol", "port", "packets"))
+    return Refusal(ip_address(document["address"]), *numbers)
 
 
 def flow_to_json(flow: Flow) -> Json:

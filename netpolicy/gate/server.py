@@ -133,8 +133,13 @@ async def _apply(gate: Gate, args: Json) -> Json:
         await asyncio.to_thread(_read, Ruleset.from_json, args, "ruleset"),
         upstreams=_read(_texts, args, "upstreams", None),
         resolve_seconds=_read(float, args, "resolve_seconds", 3.0),
+        confirm_seconds=_read(float, args, "confirm_seconds", None),
     )
     return state.to_json()
+
+
+async def _confirm(gate: Gate, args: Json) -> Json:
+    return (await gate.confirm(_read(str, args, "id"))).to_json()
 
 
 async def _detach(gate: Gate, args: Json) -> None:
@@ -163,6 +168,7 @@ _OPERATIONS: dict[str, Operation] = {
     "hello": _hello,
     "attach": _attach,
     "apply": _apply,
+    "confirm": _confirm,
     "detach": _detach,
     "status": _status,
     "show": _show,

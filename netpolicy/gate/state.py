@@ -10,15 +10,56 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from netpolicy.attachment import Attachment
 from netpolicy.errors import Exit, UserError
+from netpolicy.gate import former
 from netpolicy.ruleset import Ruleset
 
-_FORMAT = 1
+_FORMAT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Unconfirmed:
+    """What to go back to, unless somebody confirms what was applied."""
+
+    ruleset: Ruleset | None
+    """None: locked."""
+    upstreams: tuple[str, ...] | None
+    applied_at: float | None
+    by: float
+    """The deadline, in seconds since the epoch."""
+    seconds: float
+    """How long it was when it began: no clock that was set back makes it longer."""
+
+    def left(self, now: float) -> float:
+        """Seconds that are left of it."""
+        return min(self.by - now, self.seconds)
+
+    def to_json(self) -> dict[str, Any]:
+        """The form in the file."""
+        return {
+            "ruleset": None if self.ruleset is None else self.ruleset.to_json(),
+            "upstreams": None if self.upstreams is None else list(self.upstreams),
+            "applied_at": self.applied_at,
+            "by": self.by,
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Unconfirmed:
+        """Read `to_json`'s form. Raises KeyError, TypeError or ValueError on a malformed document."""
+        ruleset, upstreams = document["ruleset"], document["upstreams"]
+        return cls(
+            ruleset=None if ruleset is None else Ruleset.from_json(ruleset),
+            upstreams=None if upstreams is None else tuple(upstreams),
+            applied_at=document["applied_at"],
+            by=float(document["by"]),
+            seconds=float(document["seconds"]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +68,26 @@ class Record:
 
     attachment: Attachment
     ruleset: Ruleset | None = None
-    """None: locked."""
+    """As it was applied, with rules that have ended meanwhile. None: locked."""
     upstreams: tuple[str, ...] | None = None
     """None: the gate's own."""
     dns_port: int | None = None
     applied_at: float | None = None
+    unconfirmed: Unconfirmed | None = None
+    locked_by: str | None = None
+    """Why the gate itself has locked it, until a ruleset is applied again."""
+
+    def back(self) -> Record:
+        """What was in force before something that nobody confirmed."""
+        before = self.unconfirmed
+        assert before is not None
+        return replace(
+            self,
+            ruleset=before.ruleset,
+            upstreams=before.upstreams,
+            applied_at=before.applied_at,
+            unconfirmed=None,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The form in the file."""
@@ -41,18 +97,22 @@ class Record:
             "upstreams": None if self.upstreams is None else list(self.upstreams),
             "dns_port": self.dns_port,
             "applied_at": self.applied_at,
+            "unconfirmed": None if self.unconfirmed is None else self.unconfirmed.to_json(),
+            "locked_by": self.locked_by,
         }
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Record:
         """Read `to_json`'s form. Raises KeyError, TypeError or ValueError on a malformed document."""
-        ruleset, upstreams = document["ruleset"], document["upstreams"]
+        ruleset, upstreams, unconfirmed = document["ruleset"], document["upstreams"], document["unconfirmed"]
         return cls(
             attachment=Attachment.from_json(document["attachment"]),
             ruleset=None if ruleset is None else Ruleset.from_json(ruleset),
             upstreams=None if upstreams is None else tuple(upstreams),
             dns_port=document["dns_port"],
             applied_at=document["applied_at"],
+            unconfirmed=None if unconfirmed is None else Unconfirmed.from_json(unconfirmed),
+            locked_by=document["locked_by"],
         )
 
 
@@ -110,15 +170,15 @@ class StateStore:
             return Loaded((), (f"the state file {self.path} cannot be read ({error.strerror}): everything is locked",))
         try:
             document = json.loads(text)
-            if document["format"] != _FORMAT:
+            if document["format"] not in (1, _FORMAT):
                 raise ValueError(f"its format is {document['format']!r}, not {_FORMAT}")
-            rows = list(document["attachments"])
+            rows, old = list(document["attachments"]), document["format"] == 1
         except (ValueError, KeyError, TypeError) as error:
             return Loaded((), (f"the state file {self.path} is damaged ({error!r}): everything is locked",))
         records: list[Record] = []
         problems: list[str] = []
         for row in rows:
-            record, problem = _read(row)
+            record, problem = _read(row, old=old)
             if record is not None:
                 records.append(record)
             if problem is not None:
@@ -160,10 +220,10 @@ class StateStore:
         os.close(self._lock)
 
 
-def _read(row: Any) -> tuple[Record | None, str | None]:
+def _read(row: Any, *, old: bool) -> tuple[Record | None, str | None]:
     """One row: as much of it as is sound, and what was wrong with the rest."""
     try:
-        return Record.from_json(row), None
+        return Record.from_json(former.row(row) if old else row), None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"one attachment is damaged ({error!r})"
     try:

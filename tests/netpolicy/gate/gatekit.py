@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
 from netpolicy import policy, presets
-from netpolicy.attachment import Attachment
+from netpolicy.attachment import Attachment, Refusal
 from netpolicy.compile import compile_policy
 from netpolicy.errors import UserError
 from netpolicy.flow import Address
@@ -39,7 +39,11 @@ class RecordingEnforcer:
         self.elements: dict[str, list[Learned]] = {}
         self.failing: dict[str, int] = {}
         """Operations that fail, and how many times more."""
+        self.drift: list[str] = []
+        """What another program has changed; an `install` puts it right."""
         self.closed = False
+
+    backend = "recording"
 
     def _note(self, operation: str, subject: str = "") -> None:
         self.calls.append(f"{operation} {subject}".strip())
@@ -51,6 +55,7 @@ class RecordingEnforcer:
     def install(self, prefix: str | None) -> None:
         self._note("install")
         self.prefix = prefix
+        self.drift = []
 
     def attach(self, attachment: Attachment, dns_port: int | None) -> None:
         self._note("attach", attachment.id)
@@ -85,6 +90,16 @@ class RecordingEnforcer:
 
     def refused(self) -> dict[str, Count]:
         return {attachment_id: Count(7) for attachment_id in self.held}
+
+    def refusals(self, attachment_id: str) -> list[Refusal]:
+        return [Refusal(ip_address("192.0.2.66"), 6, 443, 3)]
+
+    def in_force(self, attachment_id: str) -> str | None:
+        ruleset = self.held.get(attachment_id)
+        return None if ruleset is None else ruleset.id
+
+    def drifted(self) -> list[str]:
+        return list(self.drift)
 
     def uninstall(self) -> None:
         self._note("uninstall")

@@ -224,7 +224,7 @@ DAMAGE = {
     "cut": b'{"format": 1, "attachments": [{"attachment"',
     "not JSON": b"\xff\xfe\0",
     "a list": b"[]",
-    "of the future": b'{"format": 2, "attachments": []}',
+    "of the future": b'{"format": 3, "attachments": []}',
     "no rows": b'{"format": 1, "attachments": 7}',
 }
 

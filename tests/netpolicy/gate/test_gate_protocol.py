@@ -8,14 +8,15 @@ from ipaddress import ip_address
 import pytest
 from gatekit import attachment, rules
 
+from netpolicy.attachment import Refusal
 from netpolicy.errors import UserError
 from netpolicy.flow import Flow, Identity, Layer, Origin, Verdict
 from netpolicy.gate import protocol
-from netpolicy.gate.protocol import DnsState, Hello, Shown, State, Status
+from netpolicy.gate.protocol import DnsState, Drift, Hello, Shown, State, Status
 from netpolicy.ruleset import Learned
 from netpolicy.services import Service
 
-HELLO = Hello("0.1", 1, 4711, "csp-", ("192.0.2.53:53",))
+HELLO = Hello("0.1", 2, 4711, "csp-", ("192.0.2.53:53",), "nftables")
 STATE = State(
     attachment=attachment(),
     phase="enforced",
@@ -27,10 +28,14 @@ STATE = State(
     unresolved=("b.example",),
     warnings=("old snapshot",),
     refused=9,
-    dns=DnsState(port=5353, listening=True, answered=1, denied=2, stripped=3, failed=4),
+    dns=DnsState(port=5353, listening=True, answered=1, denied=2, stripped=3, failed=4, observed=5, limited=6),
     verification={"state": "verified"},
     applied_at=1_800_000_000.5,
+    confirm_by=1_800_000_030.5,
+    ends_at=1_800_086_400.0,
+    drift=Drift(2, "the table is gone", 1_800_000_001.5, "repaired"),
 )
+REFUSALS = (Refusal(ip_address("2001:db8::66"), 17, 443, 12), Refusal(ip_address("192.0.2.66"), 1, 0, 1))
 LEARNED = Learned("a.example", ip_address("2001:db8::1"), (Service(6, 443, 443), Service(17, 1, 9)), 12.5)
 
 
@@ -40,7 +45,7 @@ LEARNED = Learned("a.example", ip_address("2001:db8::1"), (Service(6, 443, 443),
         HELLO,
         STATE,
         Status(HELLO, 1.5, ("damaged",), (STATE,)),
-        Shown(rules("a.example"), (LEARNED,), STATE, {"evil.example": 3}),
+        Shown(rules("a.example"), (LEARNED,), STATE, {"evil.example": 3}, {"seen.example": 4}, REFUSALS),
         Shown(None, (), STATE),
     ],
     ids=lambda value: type(value).__name__,
