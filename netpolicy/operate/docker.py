@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 from netpolicy import command
 from netpolicy.errors import Exit, UserError
+from netpolicy.flow import Address
 
 _PROJECT = "com.docker.compose.project"
 _BRIDGE = "com.docker.network.bridge.name"
@@ -34,6 +36,8 @@ class Network:
     """Its bridge, on the engine's machine."""
     containers: tuple[str, ...]
     """The ids of those that are connected and running."""
+    held: tuple[str, ...]
+    """Their addresses."""
 
 
 def network(name: str) -> Network:
@@ -73,6 +77,21 @@ def project(name: str) -> list[Network]:
             exit_status=Exit.MISSING,
         )
     return sorted((_read(row) for row in _rows(_docker(["network", "inspect", *ids]))), key=lambda found: found.name)
+
+
+def of_bridge(interface: str) -> Network | None:
+    """The network whose bridge an interface is; None where it is none of Docker's, or Docker cannot be asked."""
+    name = "bridge" if interface == "docker0" else interface.removeprefix("br-")
+    try:
+        found = network(name)
+    except UserError:
+        return None
+    return found if found.interface == interface else None
+
+
+def addresses(found: Network) -> list[Address]:
+    """What Docker has given to the network's containers."""
+    return [ip_address(text) for text in found.held]
 
 
 def containers(found: Network) -> list[Container]:
@@ -128,4 +147,11 @@ def _read(row: Mapping[str, Any]) -> Network:
         )
     interface = (row.get("Options") or {}).get(_BRIDGE) or f"br-{identity[:12]}"
     members = row.get("Containers") or {}
-    return Network(name, identity, interface, tuple(sorted(key for key in members if not key.startswith("ep-"))))
+    given = (member.get(key) or "" for member in members.values() for key in ("IPv4Address", "IPv6Address"))
+    return Network(
+        name,
+        identity,
+        interface,
+        tuple(sorted(key for key in members if not key.startswith("ep-"))),
+        tuple(sorted(text.partition("/")[0] for text in given if text)),
+    )

@@ -21,7 +21,6 @@ from netpolicy.operate.homes import Home
 START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 _BEAT = 0.05
-_PROGRAM = "import sys; from netpolicy.cli import main; sys.exit(main())"
 
 
 @contextlib.contextmanager
@@ -133,7 +132,7 @@ def _start(home: Home) -> subprocess.Popen[bytes]:
     words += ["--no-prefix"] if home.netns is None else ["--no-prefix", "--netns", home.netns]
     with home.log.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _PROGRAM, *words],
+            [sys.executable, "-P", "-m", "netpolicy", *words],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -55,15 +55,12 @@ def plugged(attachment: Attachment, *, taken: Collection[Address] = ()) -> Itera
     space = netns.anonymous()
     wire = f"npv{secrets.token_hex(5)}"
     try:
-        netns.set_sysctl(space, "net.ipv6.conf.default.accept_ra", 0)
-        # Detection starts at once and asks for a fifth of a second, as long as a bridge of this machine may take.
-        netns.set_sysctl(space, "net.ipv6.conf.default.router_solicitation_delay", 0)
-        netns.set_sysctl(space, "net.ipv6.neigh.default.retrans_time_ms", 200)
         with Links() as links, Links(space) as inside:
             links.veth(wire, _INSIDE, peer_namespace=space)
             try:
                 links.enslave(wire, attachment.interface)
                 links.up(wire)
+                _hasten(space)
                 inside.up("lo", _INSIDE)
                 addresses = _address(inside, space, attachment, frozenset((*taken, *attachment.gateways)))
                 yield Plugged(f"/proc/{os.getpid()}/fd/{space}", addresses)
@@ -71,6 +68,15 @@ def plugged(attachment: Attachment, *, taken: Collection[Address] = ()) -> Itera
                 links.delete(wire)
     finally:
         os.close(space)
+
+
+def _hasten(space: int) -> None:
+    """Duplicate address detection that starts at once and asks for a fifth of a second, as long as a bridge may take."""
+    settings = {"conf/{}/accept_ra": 0, "conf/{}/router_solicitation_delay": 0, "neigh/{}/retrans_time_ms": 200}
+    for key, value in settings.items():
+        # Where the kernel has no IPv6 there is nothing to hasten, and where it is read-only it takes its second.
+        with contextlib.suppress(UserError):
+            netns.set_sysctl(space, f"net/ipv6/{key.format(_INSIDE)}", value)
 
 
 def _address(inside: Links, space: int, attachment: Attachment, taken: frozenset[Address]) -> tuple[Address, ...]:

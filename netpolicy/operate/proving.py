@@ -18,7 +18,7 @@ from netpolicy.attachment import Attachment
 from netpolicy.decide import decide
 from netpolicy.errors import Exit, UserError
 from netpolicy.flow import Address, Flow
-from netpolicy.operate import places
+from netpolicy.operate import attachable
 from netpolicy.operate.plug import plugged
 from netpolicy.probe import ProbeResult, VerificationReport
 from netpolicy.probe.verification import Plan, Settings
@@ -59,10 +59,10 @@ def inside(
         taken: Addresses on the network that somebody holds.
 
     Raises:
-        UserError: ``cannot-verify``: nothing can be put behind this interface; as `plug` and `places`.
+        UserError: ``cannot-verify``: nothing can be put behind this interface; as `plug` and `attachable`.
     """
     if within is not None:
-        path = places.namespace_path(within)
+        path = attachable.namespace_path(within)
         yield Inside(path, _resolvers(within))
     elif attachment.hook == "output":
         if not namespace:
@@ -74,7 +74,7 @@ def inside(
             )
         # Whatever is asked there is redirected to the gate; the loopback always exists.
         yield Inside(namespace, ("127.0.0.1",))
-    elif not places.is_bridge(attachment.interface):
+    elif not attachable.is_bridge(attachment.interface):
         raise UserError(
             "cannot-verify",
             f"{attachment.interface} is no bridge, so nothing can be plugged in to try connections from inside",

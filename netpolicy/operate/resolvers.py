@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from netpolicy.attachment import Attachment
 from netpolicy.errors import UserError
 from netpolicy.kernel import netns
 from netpolicy.operate.docker import Container
@@ -23,6 +24,8 @@ from netpolicy.operate.docker import Container
 #: Answered or not, a query that reached the gate has been counted by then; seconds.
 _PATIENCE = 2.0
 _MOST = 32
+#: Nobody has such a name (RFC 6761), and nobody else asks for it.
+_SUFFIX = ".netpolicy.invalid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ def astray(boxes: Sequence[Container], seen: Callable[[], set[str]]) -> list[Ast
     for box in boxes[:_MOST]:
         server = _server(box.pid)
         if server is not None:
-            asked.append((box, server, f"{secrets.token_hex(8)}.netpolicy.invalid"))
+            asked.append((box, server, f"{secrets.token_hex(8)}{_SUFFIX}"))
     if not asked:
         return []
     with ThreadPoolExecutor(len(asked)) as pool:
@@ -56,6 +59,23 @@ def astray(boxes: Sequence[Container], seen: Callable[[], set[str]]) -> list[Ast
         for (box, server, name), heard in zip(asked, answered, strict=True)
         if heard and name not in names
     ]
+
+
+def ours(name: str) -> bool:
+    """Whether a name that the gate was asked for is one of our questions."""
+    return name.endswith(_SUFFIX)
+
+
+def advice(lost: Sequence[Astray], attachment: Attachment) -> str:
+    """What is wrong, and what to do about it, in one text."""
+    names = ", ".join(dict.fromkeys(entry.container for entry in lost))
+    servers = ", ".join(dict.fromkeys(entry.server for entry in lost))
+    address = next((str(gateway) for gateway in attachment.gateways), "ADDRESS")
+    return (
+        f"{names}: names are asked of {servers}, which asks outside of the firewall (this machine's resolver is on a loopback "
+        f"address): allowed names resolve there, but do not open. Start the containers with a resolver that is not, such as "
+        f"this network's gateway: 'dns: [{address}]' in compose.yaml, or 'docker run --dns {address}'"
+    )
 
 
 def _server(pid: int) -> str | None:

@@ -21,7 +21,7 @@ _LONGEST_STEM = _LONGEST_ID - 4
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Candidate:
     """Where a firewall is wanted."""
 
     attachment: Attachment
@@ -36,7 +36,7 @@ class Place:
     """The namespace's number, at the output hook."""
 
 
-def of_interface(interface: str, *, name: str | None = None, network: str | None = None) -> Place:
+def of_interface(interface: str, *, name: str | None = None, network: str | None = None) -> Candidate:
     """The network behind an interface, by the interface's own addresses.
 
     Args:
@@ -68,10 +68,10 @@ def of_interface(interface: str, *, name: str | None = None, network: str | None
         tuple(_first(own).values()),
         published=True,
     )
-    return Place(attachment, bridge, network)
+    return Candidate(attachment, bridge, network)
 
 
-def of_namespace(text: str, *, name: str | None = None) -> Place:
+def of_namespace(text: str, *, name: str | None = None) -> Candidate:
     """The processes of a network namespace: a name that ``ip netns`` knows, the id of a process in it, or a path.
 
     Raises:
@@ -93,7 +93,7 @@ def of_namespace(text: str, *, name: str | None = None) -> Place:
         )
     hosts = netns.call(path, _hosts)
     attachment = Attachment(f"ns{inode}"[-_LONGEST_ID:], name or f"netns {text}", "", (), hosts, "output")
-    return Place(attachment, namespace=path, inode=inode)
+    return Candidate(attachment, namespace=path, inode=inode)
 
 
 def namespace_path(text: str) -> str:
@@ -113,21 +113,21 @@ def identifier(interface: str) -> str:
     return plain if plain and len(plain) <= _LONGEST_ID else _marked(plain, interface)
 
 
-def named(place: Place, taken: Mapping[str, str], wanted: Collection[str] = ()) -> Place:
-    """The place with an id that nothing else has.
+def named(candidate: Candidate, taken: Mapping[str, str], wanted: Collection[str] = ()) -> Candidate:
+    """The candidate with an id that nothing else has.
 
     Args:
-        place: What is to be attached.
+        candidate: What is to be attached.
         taken: The interfaces of what is attached, by id.
         wanted: Ids that are to be avoided besides.
     """
-    attachment = place.attachment
+    attachment = candidate.attachment
     for held, interface in taken.items():
         if interface == attachment.interface:
-            return replace(place, attachment=replace(attachment, id=held))
+            return replace(candidate, attachment=replace(attachment, id=held))
     if attachment.id in taken or attachment.id in wanted:
         attachment = replace(attachment, id=_marked(attachment.id, attachment.interface))
-    return replace(place, attachment=attachment)
+    return replace(candidate, attachment=attachment)
 
 
 def _marked(stem: str, interface: str) -> str:
