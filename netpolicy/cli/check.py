@@ -4,23 +4,26 @@ TARGET is host, host:port, host:port/protocol, host/icmp, a URL, or git's user@h
 everything else that the policy opens for that host is listed as well. The policy is FILE, or that of the project around the
 working directory (.cspace.json with .cspace.local.json over it), or the built-in defaults; CSPACE_FIREWALL_DOMAINS adds to it.
 
-Exit status 0: allowed; 1: denied; 2: bad target or bad policy.
+With --role it is asked for another container of an instance than its first.
+
+  netpolicy check api.github.com
+  netpolicy check 192.0.2.1:22 --policy strict.json --json
+
+Exit status 0: allowed, be it only because the policy observes; 1: denied; 2: bad target or bad policy.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from netpolicy import presets
-from netpolicy.compile import compile_policy
+from netpolicy.cli import asked
 from netpolicy.decide import decide
 from netpolicy.errors import Exit
-from netpolicy.flow import Flow, Identity, Layer, Verdict
-from netpolicy.policy import Policy, find, load, parse_flow
+from netpolicy.flow import Flow, Identity, Layer, Origin, Verdict
+from netpolicy.policy import Policy, parse_flow
 from netpolicy.policy.files import COMMITTED
 from netpolicy.policy.model import DEFAULTS
 from netpolicy.ruleset import Ruleset
@@ -28,6 +31,7 @@ from netpolicy.ruleset import Ruleset
 _LAYERS = {
     Layer.LOCAL: "on the workload's own machine, link or network, or at its host",
     Layer.OFF: "the firewall is switched off",
+    Layer.OBSERVE: "the firewall only observes; the policy would refuse it",
     Layer.DNS: "by name, before any packet is sent",
     Layer.ADDRESS: "by address, at the packet filter",
     Layer.PROTOCOL: "the target is known, but not with this protocol",
@@ -60,17 +64,15 @@ class Advice:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("target", metavar="TARGET", help="what to connect to, such as github.com or 192.0.2.1:22")
-    parser.add_argument(
-        "--policy", type=Path, metavar="FILE", help="a .cspace.json, its directory, or a policy as JSON or TOML"
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    asked.declare(parser)
+    asked.declare_role(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Judge one target."""
     flow = parse_flow(args.target)
-    policy = load(find(Path.cwd()) if args.policy is None else args.policy, environ=os.environ)
-    ruleset = compile_policy(policy)
+    policy = asked.policy(args)
+    ruleset = asked.ruleset(policy, args)
     verdict = decide(ruleset, flow)
     document = {
         "target": args.target,
@@ -92,7 +94,9 @@ def lines(policy: Policy, ruleset: Ruleset, flow: Flow, verdict: Verdict) -> lis
     """The answer for people."""
     rows = [("layer", f"{verdict.layer}: {_LAYERS[verdict.layer]}"), ("why", verdict.explanation)]
     if verdict.rule is not None:
-        rows.append(("rule" if verdict.allowed else "nearest", str(verdict.rule)))
+        rows.append(
+            ("nearest" if _refused(verdict) and not _denies(ruleset, verdict.rule) else "rule", str(verdict.rule))
+        )
         if verdict.rule.reason:
             rows.append(("reason", verdict.rule.reason))
     if verdict.allowed:
@@ -103,7 +107,18 @@ def lines(policy: Policy, ruleset: Ruleset, flow: Flow, verdict: Verdict) -> lis
         rows.append(("opened", ", ".join(services)))
     rows += [("to allow" if i == 0 else "or", str(advice)) for i, advice in enumerate(advise(policy, flow, verdict))]
     rows += [("warning", warning) for warning in ruleset.warnings]
-    return [f"{'allowed' if verdict.allowed else 'denied'}  {flow}", *(f"  {name:<8}  {text}" for name, text in rows)]
+    said = "observed" if verdict.layer is Layer.OBSERVE else "allowed" if verdict.allowed else "denied"
+    return [f"{said}  {flow}", *(f"  {name:<8}  {text}" for name, text in rows)]
+
+
+def _refused(verdict: Verdict) -> bool:
+    """Whether no rule lets the flow through."""
+    return not verdict.allowed or verdict.layer is Layer.OBSERVE
+
+
+def _denies(ruleset: Ruleset, rule: Origin) -> bool:
+    names, ranges = ruleset.denied_names, ruleset.denied_ranges
+    return rule in {denial.origin for denial in names} | {denial.origin for denial in ranges}
 
 
 def advise(policy: Policy, flow: Flow, verdict: Verdict) -> list[Advice]:

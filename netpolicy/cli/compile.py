@@ -4,6 +4,8 @@ With --json it is the ruleset's canonical JSON, sorted and on one line, which a 
 compared by. Rules that open nothing more than others are left out ('netpolicy diff' names them). The policy is FILE, or that of
 the project around the working directory, or the built-in defaults; CSPACE_FIREWALL_DOMAINS adds to it.
 
+What has ended by now is left out; what will end says when. --role is for rules that are meant for some containers of an instance.
+
   netpolicy compile --policy strict.json
   netpolicy compile --json > ruleset.json
 
@@ -14,24 +16,31 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from netpolicy.cli import asked
-from netpolicy.compile import compile_policy
 from netpolicy.errors import Exit
 from netpolicy.flow import Origin
-from netpolicy.ruleset import Ruleset
-from netpolicy.services import Service
+from netpolicy.policy import ends
+from netpolicy.ruleset import Mode, NameRule, RangeRule, Ruleset
+from netpolicy.services import EVERY, Service
+
+_MODES: dict[Mode, str] = {
+    "enforce": "",
+    "observe": "  (observe: what is not listed here passes as well, and is counted)",
+    "off": "  (off: everything passes, whatever is listed here)",
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     asked.declare(parser)
+    asked.declare_role(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print one ruleset."""
-    ruleset = compile_policy(asked.policy(args))
+    ruleset = asked.ruleset(asked.policy(args), args)
     if args.json:
         text = json.dumps(ruleset.to_json(), sort_keys=True, separators=(",", ":"))
     else:
@@ -42,18 +51,28 @@ def run(args: argparse.Namespace) -> int:
 
 def lines(ruleset: Ruleset) -> list[str]:
     """The ruleset for people."""
-    off = "  (off: everything passes, whatever is listed here)" if ruleset.mode == "off" else ""
+    denied = [*_rows(ruleset.denied_names), *_rows(ruleset.denied_ranges)]
     return [
-        f"ruleset {ruleset.id} of {ruleset.policy}{off}",
-        *_section("names", [_row(rule.name, rule.services, rule.origin) for rule in ruleset.names]),
-        *_section("networks", [_row(str(rule.network), rule.services, rule.origin) for rule in ruleset.ranges]),
+        f"ruleset {ruleset.id} of {ruleset.policy}{_MODES[ruleset.mode]}",
+        *([] if ruleset.ipv6 else ["no IPv6"]),
+        *_section("names", _rows(ruleset.names)),
+        *_section("networks", _rows(ruleset.ranges)),
         *_section("host", [_row("the host", [rule.service], rule.origin) for rule in ruleset.host]),
+        *(_section("denied", denied) if denied else []),
         *(f"warning: {warning}" for warning in ruleset.warnings),
     ]
 
 
-def _row(where: str, services: Sequence[Service], origin: Origin) -> tuple[str, str, str]:
-    return where, ", ".join(map(str, services)), asked.place(origin)
+def _rows(rules: Iterable[NameRule | RangeRule]) -> list[tuple[str, str, str]]:
+    return [
+        _row(rule.name if isinstance(rule, NameRule) else str(rule.network), rule.services, rule.origin, rule.until)
+        for rule in rules
+    ]
+
+
+def _row(where: str, services: Sequence[Service], origin: Origin, until: float | None = None) -> tuple[str, str, str]:
+    what = "everything" if tuple(services) == EVERY else ", ".join(map(str, services))
+    return where, what, asked.place(origin) + ("" if until is None else f", until {ends.written(until)}")
 
 
 def _section(title: str, rows: list[tuple[str, str, str]]) -> list[str]:

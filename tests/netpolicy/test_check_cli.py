@@ -140,12 +140,12 @@ def test_bad_input_is_one_error_and_status_2(
 def test_warnings_of_the_policy_are_shown(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from netpolicy.cli import check
+    from netpolicy.cli import asked
     from netpolicy.policy import Policy
     from netpolicy.presets import Preset
 
     odd = Preset("odd", "", "", "", True, ("a b",), (), "preset:odd")
-    monkeypatch.setattr(check, "load", lambda *_args, **_more: Policy(active=(odd,)))
+    monkeypatch.setattr(asked, "load", lambda *_args, **_more: Policy(active=(odd,)))
     main(["check", "x.example"])
     assert "  warning   preset:odd: names[0] 'a b' is left out: a target has no spaces" in capsys.readouterr().out
 
@@ -173,3 +173,54 @@ def test_the_surface_of_the_package_is_small_and_lazy() -> None:
     script = "import sys, netpolicy; assert 'netpolicy.policy' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
     assert not loaded_by("import netpolicy") & HEAVY
+
+
+def test_denials_ends_and_what_is_only_observed(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy: dict[str, Any] = {
+        "domains": ["*.example.com:443"],
+        "deny": [{"host": "www.example.com", "reason": "ads"}],
+        "allow": [{"host": "a.example", "expires": "2020-01-31"}, {"host": "b.example", "roles": ["browser"]}],
+    }
+    write(project / "p.json", policy)
+    assert main(["check", "www.example.com", "--policy", "p.json"]) == 1
+    out = capsys.readouterr().out
+    assert "  rule      www.example.com (p.json, deny[0])\n  reason    ads\n" in out
+    assert "to allow" not in out
+    assert "  warning   p.json: allow[0] a.example is left out: it ended on 2020-01-31\n" in out
+    assert answer(capsys, "x.example.com", "--policy", "p.json")[0] == 0
+    assert answer(capsys, "a.example", "--policy", "p.json")[0] == 1
+    assert answer(capsys, "b.example", "--policy", "p.json")[0] == 1
+    assert answer(capsys, "b.example", "--policy", "p.json", "--role", "browser")[0] == 0
+    write(project / "p.json", {**policy, "mode": "observe"})
+    assert main(["check", "x.example.com:22", "--policy", "p.json"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("observed  x.example.com:22/tcp\n  layer     observe: the firewall only observes;")
+    assert "  nearest   *.example.com:443 (p.json, domains[0])\n" in out
+    assert '  to allow  add "x.example.com:22/tcp" to allow in p.json\n' in out
+    status, found = answer(capsys, "www.example.com", "--policy", "p.json")
+    assert (status, found["allowed"], found["layer"], found["mode"]) == (0, True, "observe", "observe")
+
+
+def test_compile_lists_denials_ends_and_modes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document: dict[str, Any] = {
+        "mode": "observe", "ipv6": False, "ssh": False, "deny": ["192.0.2.0/25", "*.example.net:80"],
+        "allow": [{"host": "*.example.com", "expires": "2999-12-31"}, {"host": "192.0.2.0/24", "roles": ["services"]}],
+        "presets": dict.fromkeys(["anthropic", "claude", "github", "npm", "observability", "testing", "vercel"], False),
+    }  # fmt: skip
+    write(project / "p.json", document)
+    assert main(["compile", "--policy", "p.json", "--role", "services"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("of p.json  (observe: what is not listed here passes as well, and is counted)")
+    assert [" ".join(line.split()) for line in lines[1:]] == [
+        "no IPv6",
+        "names (1)",
+        "*.example.com 80/tcp, 443/tcp p.json, allow[0], until 2999-12-31",
+        "networks (1)",
+        "192.0.2.0/24 80/tcp, 443/tcp p.json, allow[1]",
+        "host (0)",
+        "denied (2)",
+        "*.example.net 80/tcp p.json, deny[1]",
+        "192.0.2.0/25 everything p.json, deny[0]",
+    ]
+    assert main(["compile", "--policy", "p.json"]) == 0
+    assert "networks (0)" in capsys.readouterr().out

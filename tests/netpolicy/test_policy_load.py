@@ -67,6 +67,16 @@ def test_the_local_file_lies_over_the_committed_one(project: Path) -> None:
     assert load(project).source == ".cspace.local.json"
 
 
+def test_a_word_of_one_file_may_contradict_that_of_the_other(project: Path) -> None:
+    write(project / ".cspace.json", {"firewall": {"mode": "observe"}})
+    write(project / ".cspace.local.json", {"firewall": {"enabled": False}})
+    assert refusal(project) == [
+        ".cspace.json: firewall.mode: contradicts `enabled`, which is false; leave one of them out"
+    ]
+    write(project / ".cspace.local.json", {"firewall": {"mode": "off"}})
+    assert load(project).mode == "off"
+
+
 def test_a_missing_file_is_one_clear_message(project: Path) -> None:
     for path in (project / "no.json", project / ".cspace.json", project, Path("nul\0.json")):
         with pytest.raises(UserError) as error:
@@ -161,11 +171,14 @@ def test_a_policy_file_is_checked_like_any_other(project: Path) -> None:
 
 
 def test_a_project_has_presets_of_its_own(project: Path) -> None:
-    write(project / ".cspace" / "presets" / "mine.json", {"names": ["a.example:443"], "ranges": ["192.0.2.0/24"]})
+    write(
+        project / ".cspace" / "presets" / "mine.json",
+        {"names": ["a.example:443", "*.A.example"], "ranges": ["192.0.2.0/24"]},
+    )
     write(project / ".cspace" / "presets" / "npm.json", {"summary": "ours", "names": ["npm.example"], "default": True})
     write(project / ".cspace.json", {"firewall": {"presets": {"mine": True}}})
     active = {preset.name: preset for preset in load(project).active}
-    assert (active["mine"].names, active["mine"].ranges) == (("a.example:443",), ("192.0.2.0/24",))
+    assert (active["mine"].names, active["mine"].ranges) == (("a.example:443", "*.A.example"), ("192.0.2.0/24",))
     assert active["mine"].file == ".cspace/presets/mine.json"
     assert (active["npm"].summary, active["npm"].names) == ("ours", ("npm.example",))
     # A policy file in a folder of the project sees them as well.
@@ -179,7 +192,10 @@ def test_a_project_preset_is_checked(project: Path) -> None:
     write(folder / "broken.json", "{")
     write(folder / "empty.json", {})
     write(folder / "other.json", {"name": "another", "names": ["a.example"]})
-    write(folder / "wrong.json", {"names": ["192.0.2.1", 7, "a b"], "ranges": ["a.example"], "colour": 1, "default": 1})
+    write(
+        folder / "wrong.json",
+        {"names": ["192.0.2.1", 7, "a b", "*.com"], "ranges": ["a.example"], "colour": 1, "default": 1},
+    )
     write(project / ".cspace.json", {})
     assert refusal(project) == [
         ".cspace/presets/Bad Name.json: : a preset's name has lower-case letters, digits and hyphens; rename the file",
@@ -192,6 +208,7 @@ def test_a_project_preset_is_checked(project: Path) -> None:
         ".cspace/presets/wrong.json: names[0]: names belong into `names`, addresses and networks into `ranges`",
         '.cspace/presets/wrong.json: names[1]: must be a text such as "example.com" or "192.0.2.0/24:443"',
         ".cspace/presets/wrong.json: names[2]: a target has no spaces; write each target as an entry of its own",
+        ".cspace/presets/wrong.json: names[3]: com is a public suffix: anybody can have a name below it; write *.yourname.com, or the exact names",
         ".cspace/presets/wrong.json: ranges[0]: names belong into `names`, addresses and networks into `ranges`",
     ]
 

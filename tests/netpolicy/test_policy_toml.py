@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from policy_strategies import documents
+from policy_strategies import policies
 
 from netpolicy.cli import main
 from netpolicy.errors import UserError
@@ -47,6 +47,8 @@ def toml(value: Any) -> str:
         return "{" + ", ".join(f"{toml(key)} = {toml(entry)}" for key, entry in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(toml, value)) + "]"
+    if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d(T[^ ]*)?\Z", value):
+        return value
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -122,6 +124,30 @@ def test_values_that_json_has_no_word_for_are_refused_like_others(project: Path)
     ]  # fmt: skip
 
 
+def test_ends_are_dates_of_their_own(project: Path) -> None:
+    text = """
+[[allow]]
+host = "a.example"
+expires = 2027-01-31
+[[allow]]
+host = "a.example"
+expires = 2027-01-31T18:00:00.5+01:00
+[[allow]]
+host = "a.example"
+expires = "2027-01-31"
+"""
+    found = load(write(project / "policy.toml", text))
+    assert [rule.until for rule in found.allow] == [1801440000.0, 1801414800.0, 1801440000.0]
+    assert found.to_json()["allow"][1]["expires"] == "2027-01-31T17:00:00Z"
+    for end, said in (
+        ("2027-01-31T18:00:00", "has no time zone; write 2027-01-31T18:00:00Z"),
+        ("18:00:00", "must be a date"),
+    ):
+        text = f'[[allow]]\nhost = "a.example"\nexpires = {end}\n'
+        (message,) = refusal(write(project / "policy.toml", text))
+        assert message.startswith(f"allow[0].expires: {said}")
+
+
 def test_a_key_that_slipped_into_a_table_is_told_where_it_belongs(project: Path) -> None:
     text = '[presets]\npypi = true\ndomains = ["a.example"]\n'
     assert refusal(write(project / "policy.toml", text)) == [
@@ -146,7 +172,7 @@ def test_json_policies_do_not_pay_for_it() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-@given(documents())
+@given(policies())
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 def test_a_policy_means_the_same_in_both_forms(project: Path, document: dict[str, Any]) -> None:
     path = write(project / "policy.toml", "".join(f"{key} = {toml(value)}\n" for key, value in document.items()))
