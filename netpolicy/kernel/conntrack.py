@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from netpolicy.flow import PORTED, Address
 from netpolicy.kernel import attributes as a
-from netpolicy.kernel.netlink import SUBSYSTEM_CONNTRACK, Message, Netlink
+from netpolicy.kernel.netlink import SUBSYSTEM_CONNTRACK, KernelError, Message, Netlink
 
-_GET, _DELETE = 1, 2
+_GET, _DELETE, _STATISTICS = 1, 2, 5
 _ORIGINAL, _REPLY, _ID, _ZONE = 1, 2, 12, 18
 _LENGTH = struct.Struct("=H")
 
@@ -63,6 +63,16 @@ def entries(link: Netlink, wanted: Callable[[Entry], bool]) -> list[Entry]:
     """
     rows = link.stream(Message(SUBSYSTEM_CONNTRACK << 8 | _GET, b"", "list connections"))
     return [entry for entry in _read(rows) if wanted(entry)]
+
+
+def count(link: Netlink) -> int | None:
+    """How many connections the namespace tracks; None where the kernel does not tell."""
+    try:
+        row = link.get(Message(SUBSYSTEM_CONNTRACK << 8 | _STATISTICS, b"", "count connections"))
+    except KernelError:
+        return None
+    found = a.table(row or b"").get(1)  # CTA_STATS_GLOBAL_ENTRIES
+    return None if found is None else a.number(found)
 
 
 def delete(link: Netlink, doomed: Iterable[Entry]) -> int:

@@ -8,7 +8,7 @@ connection outlives the lifetime of the answer it was opened with.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 
 from netpolicy import spans
@@ -17,10 +17,11 @@ from netpolicy.flow import Address
 from netpolicy.kernel import conntrack
 from netpolicy.kernel.conntrack import Entry
 from netpolicy.kernel.netlink import Netlink
-from netpolicy.ruleset import Ruleset
+from netpolicy.ruleset import RangeGroup, Ruleset
 from netpolicy.services import Service
 
 _REMEMBERED = 65536
+_DNS_PORT = 53
 
 
 @dataclass
@@ -37,11 +38,11 @@ class Memory:
         if len(self._names) > _REMEMBERED:
             self._names.popitem(last=False)
 
-    def withdraw(self, kept: Container[str], moment: float) -> None:
-        """End the lives of all names but these: what is taken away does not come back when the name does."""
+    def withdraw(self, kept: Callable[[str], bool], moment: float) -> None:
+        """End the lives of all names that are not kept: what is taken away does not come back when the name does."""
         for lives in self._names.values():
             for name, until in lives.items():
-                if name not in kept and until > moment:
+                if until > moment and not kept(name):
                     lives[name] = moment
 
     def ever(self, address: Address) -> Iterable[str]:
@@ -52,16 +53,33 @@ class Memory:
         """The names the address is learned for at this moment."""
         return frozenset(name for name, until in self._names.get(address, {}).items() if until > moment)
 
+    def alive(self, moment: float) -> dict[Address, dict[str, float]]:
+        """All addresses that are learned at this moment: the names of each, with the seconds left."""
+        found: dict[Address, dict[str, float]] = {}
+        for address, lives in self._names.items():
+            left = {name: until - moment for name, until in lives.items() if until > moment}
+            if left:
+                found[address] = left
+        return found
 
-def cut_all(link: Netlink, attachment: Attachment) -> int:
-    """Cut every connection from or to the attachment's networks; returns how many."""
+
+def cut_all(link: Netlink, attachment: Attachment, own: Container[bytes] = frozenset()) -> int:
+    """Cut every connection of the attachment's workload; returns how many.
+
+    Args:
+        link: A socket of the namespace in which the rules stand.
+        attachment: Whose connections.
+        own: At the output hook: the namespace's own addresses, packed (`netpolicy.kernel.own`).
+    """
     inside = _Inside(attachment)
 
     def concerned(entry: Entry) -> bool:
+        if attachment.hook == "output":
+            return not (entry.original.source in own and entry.reply.source in own)
         ends = (entry.original.source, entry.original.destination, entry.reply.source, entry.reply.destination)
         return any(end in inside for end in ends)
 
-    return conntrack.delete(link, conntrack.entries(link, concerned))
+    return _cut(link, concerned)
 
 
 def cut_withdrawn(
@@ -70,12 +88,22 @@ def cut_withdrawn(
     ruleset: Ruleset,
     dns_port: int | None,
     memory: Memory,
+    own: Container[bytes] = frozenset(),
 ) -> int:
-    """Cut the connections the workload opened that it could not open now; returns how many."""
+    """Cut the connections the workload opened that it could not open now; returns how many.
+
+    Args:
+        link: A socket of the namespace in which the rules stand.
+        attachment: Whose connections.
+        ruleset: What is in force, without what has ended.
+        dns_port: Where its DNS gate listens.
+        memory: What was learned while we ran.
+        own: As with `cut_all`.
+    """
     inside = _Inside(attachment)
     gateways = {gateway.packed for gateway in attachment.gateways}
+    judge = _Judge(ruleset, memory)
     host = {rule.service for rule in ruleset.host}
-    services: Mapping[str, tuple[Service, ...]] = {name: ruleset.services_of(name) for name in ruleset.by_name}
 
     def allowed(entry: Entry) -> bool:
         asked = entry.original
@@ -84,20 +112,59 @@ def cut_withdrawn(
             return dns or any(service.covers(asked.protocol, asked.port) for service in host)
         if asked.destination in inside or ruleset.mode == "off":
             return True
-        number, version = int.from_bytes(asked.destination, "big"), 4 if len(asked.destination) == 4 else 6
-        for group in ruleset.groups:
-            if group.version == version and number in group.spans and _covers(group.services, entry):
-                return True
-        return any(_covers(services.get(name, ()), entry) for name in memory.ever(asked.destination_address))
+        # A query that was not redirected when it began.
+        query = dns_port is not None and asked.port == _DNS_PORT and asked.protocol in (6, 17)
+        return not query and judge.allows(asked)
 
     def opened(entry: Entry) -> bool:
+        if attachment.hook == "output":
+            return entry.reply.source not in own  # else it came in, or never left
         return entry.original.source in inside and entry.original.source not in gateways
 
-    return conntrack.delete(link, conntrack.entries(link, lambda entry: opened(entry) and not allowed(entry)))
+    return _cut(link, lambda entry: opened(entry) and not allowed(entry))
 
 
-def _covers(services: Iterable[Service], entry: Entry) -> bool:
-    return any(service.covers(entry.original.protocol, entry.original.port) for service in services)
+def _cut(link: Netlink, doomed: Callable[[Entry], bool]) -> int:
+    if conntrack.count(link) == 0:
+        return 0  # to walk the empty table takes the kernel milliseconds
+    return conntrack.delete(link, conntrack.entries(link, doomed))
+
+
+class _Judge:
+    """What a ruleset says of connections to elsewhere; the same as `decide`, with all that was ever learned."""
+
+    def __init__(self, ruleset: Ruleset, memory: Memory) -> None:
+        self._ruleset = ruleset
+        self._memory = memory
+        self._services: dict[str, tuple[Service, ...]] = {}
+
+    def allows(self, asked: conntrack.Tuple) -> bool:
+        """Whether a connection could be opened."""
+        ruleset = self._ruleset
+        if ruleset.mode != "enforce":
+            return True
+        version = 4 if len(asked.destination) == 4 else 6
+        if version == 6 and not ruleset.ipv6:
+            return False
+        if _in_groups(ruleset.denied_groups, version, asked):
+            return False
+        if _in_groups(ruleset.groups, version, asked):
+            return True
+        return any(_covers(self._of(name), asked) for name in self._memory.ever(asked.destination_address))
+
+    def _of(self, name: str) -> tuple[Service, ...]:
+        if name not in self._services:
+            self._services[name] = self._ruleset.services_of(name)
+        return self._services[name]
+
+
+def _in_groups(groups: Iterable[RangeGroup], version: int, asked: conntrack.Tuple) -> bool:
+    number = int.from_bytes(asked.destination, "big")
+    return any(g.version == version and _covers(g.services, asked) and number in g.spans for g in groups)
+
+
+def _covers(services: Iterable[Service], asked: conntrack.Tuple) -> bool:
+    return any(service.covers(asked.protocol, asked.port) for service in services)
 
 
 class _Inside:

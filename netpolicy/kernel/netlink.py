@@ -10,10 +10,11 @@ import errno
 import os
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from netpolicy.errors import Exit, UserError
 from netpolicy.kernel import attributes as a
@@ -254,15 +255,34 @@ class Netlink:
                 return []
             # ENOBUFS: answers were lost; EAGAIN: the kernel was silent for `_SECONDS`
             raise UserError("kernel-refused", f"netlink: no answer from the kernel: {error.strerror}") from error
-        found = []
-        offset = 0
-        while offset + 16 <= len(data):
-            length, kind, flags, number, _port = _HEADER.unpack_from(data, offset)
-            if length < 16:
-                break
-            found.append((kind, flags, number, data[offset + 16 : offset + length]))
-            offset += (length + 3) & ~3
-        return found
+        return [(row.kind, row.flags, row.number, row.body) for row in received(data)]
+
+
+class Received(NamedTuple):
+    """One message from the kernel."""
+
+    kind: int
+    flags: int
+    number: int
+    """Of the question it answers."""
+    port: int
+    """Of the socket whose request it answers or announces; 0: the kernel's own doing."""
+    body: memoryview
+    """With its family header, where it has one."""
+
+
+def received(data: bytes | memoryview) -> list[Received]:
+    """The messages in a datagram. A truncated rest is left out."""
+    view = memoryview(data)
+    found = []
+    offset = 0
+    while offset + 16 <= len(view):
+        length, kind, flags, number, port = _HEADER.unpack_from(view, offset)
+        if length < 16 or offset + length > len(view):
+            break
+        found.append(Received(kind, flags, number, port, view[offset + 16 : offset + length]))
+        offset += (length + 3) & ~3
+    return found
 
 
 def refuse(error: KernelError, doing: str) -> NoReturn:
@@ -283,15 +303,14 @@ def refuse(error: KernelError, doing: str) -> NoReturn:
 
 
 def _signed(body: memoryview) -> int:
-    value: int = struct.unpack_from("=i", body)[0]
-    return value
+    return int.from_bytes(body[:4], sys.byteorder, signed=True)
 
 
 def _words(flags: int, body: memoryview) -> str:
     """The text of an extended acknowledgement (linux/netlink.h, `enum nlmsgerr_attrs`)."""
     if not flags & _TLVS:
         return ""
-    inner = struct.unpack_from("=I", body, 4)[0]
+    inner = int.from_bytes(body[4:8], sys.byteorder)
     start = 4 + (16 if flags & _CAPPED else (inner + 3) & ~3)
     found = a.table(body[start:]).get(_ERROR_TEXT)
     return a.string(found) if found is not None else ""

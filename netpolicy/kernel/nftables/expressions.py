@@ -42,6 +42,7 @@ class Verdict(IntEnum):
 
     DROP = 0
     ACCEPT = 1
+    JUMP = -3
     GOTO = -4
 
 
@@ -111,6 +112,18 @@ def lookup(name: str, register: int = R) -> bytes:
     return expression("lookup", a.text(1, name), a.be32(2, register))
 
 
+@_remembered
+def lookup_missing(name: str, register: int = R) -> bytes:
+    """Go on only if the set does not hold the key in the registers."""
+    return expression("lookup", a.text(1, name), a.be32(2, register), a.be32(5, 1))
+
+
+def add_to_set(name: str, register: int = R) -> bytes:
+    """Put the key in the registers into the set, with a counter of its packets; where the set is full, end the rule."""
+    counter = a.text(1, "counter"), a.nest(2, a.be64(1, 0), a.be64(2, 0))
+    return expression("dynset", a.text(1, name), a.be32(3, 0), a.be32(4, register), a.nest(7, *counter))
+
+
 def dispatch(name: str, register: int = R) -> bytes:
     """Take the verdict that the map holds for the key; go on to the next rule where it holds none."""
     return expression("lookup", a.text(1, name), a.be32(2, register), a.be32(3, _VERDICT))
@@ -135,6 +148,11 @@ def accept() -> bytes:
 def drop() -> bytes:
     """Drop without an answer."""
     return verdict(Verdict.DROP)
+
+
+def jump(chain: str) -> bytes:
+    """Go through `chain` and come back."""
+    return verdict(Verdict.JUMP, chain)
 
 
 def goto(chain: str) -> bytes:

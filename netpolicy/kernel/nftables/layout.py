@@ -22,10 +22,12 @@ from __future__ import annotations
 from ipaddress import ip_network
 from typing import Final
 
+from netpolicy.flow import PORTED
 from netpolicy.kernel.netlink import Message
 from netpolicy.kernel.nftables import expressions as e
 from netpolicy.kernel.nftables.expressions import Meta, State
-from netpolicy.kernel.nftables.messages import Hook, SetFlag, Table, Type
+from netpolicy.kernel.nftables.messages import Hook, SetFlag, Table, Type, element
+from netpolicy.kernel.nftables.noting import PORTED_SET
 
 #: Before fragments are put together (-400).
 SENDER_PRIORITY: Final = -450
@@ -33,6 +35,10 @@ FILTER_PRIORITY: Final = -1
 #: Before Docker's (-100 and 100), so that the first translation of a connection is ours.
 DNS_PRIORITY: Final = -110
 NAT_PRIORITY: Final = 90
+
+#: The chains that every attachment shares.
+BASES: Final = ("from", "forward", "input", "prerouting", "postrouting")
+SHARED: Final = ("refuse", "pass", "neighbours", "refuse_own", "pass_own")
 
 #: Map of interface names -> prefix of the names of the chains it leads to.
 MAPS: Final = {
@@ -72,10 +78,11 @@ def install(table: Table, prefix: str | None, *, owned: bool = True, can_look_ba
         table.add_base_chain("prerouting", Hook.PREROUTING, DNS_PRIORITY, "nat"),
         table.add_base_chain("postrouting", Hook.POSTROUTING, NAT_PRIORITY, "nat"),
     ]
-    shared = ("refuse", "pass", "neighbours")
-    messages += [table.add_chain(name) for name in shared]
+    messages += [table.add_chain(name) for name in SHARED]
     messages += [table.add_set(name, SetFlag.MAP, Type.IFNAME, 16, verdicts=True) for name in MAPS]
-    messages += [table.flush(name) for name in ("from", "forward", "input", "prerouting", "postrouting", *shared)]
+    messages += [table.add_set(PORTED_SET, 0, Type.PROTOCOL, 1), table.drain(PORTED_SET)]
+    messages += table.add_elements(PORTED_SET, [element(bytes([number])) for number in sorted(PORTED)])
+    messages += [table.flush(name) for name in (*BASES, *SHARED)]
 
     def add(chain: str, *expressions: bytes | tuple[bytes, ...], comment: str = "") -> None:
         messages.append(table.add_rule(chain, *expressions, comment=comment))
@@ -110,6 +117,12 @@ def install(table: Table, prefix: str | None, *, owned: bool = True, can_look_ba
         add("pass", e.interface_begins(Meta.OIFNAME, prefix), e.goto("refuse"))
     add("pass", e.state(State.NEW, State.UNTRACKED), e.accept())
     add("pass", e.drop())
+
+    # At the output hook nobody's sender is forged, and there is no way back to look up.
+    add("refuse_own", e.protocol_is(TCP), e.reset())
+    add("refuse_own", e.prohibit())
+    add("pass_own", e.state(State.NEW, State.UNTRACKED), e.accept())
+    add("pass_own", e.drop())
 
     # Without neighbour discovery not even a refusal would reach a workload with IPv6.
     for kind in _NEIGHBOURS:

@@ -8,11 +8,13 @@ Every element carries the names it was learned for as its comment, so a restarte
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from netpolicy import patterns, services
 from netpolicy.flow import PORTED, Address
 from netpolicy.kernel import attributes as a
 from netpolicy.kernel.netlink import Message
@@ -22,6 +24,8 @@ from netpolicy.services import Service
 
 #: More learned addresses than this at once are refused: nobody's resolver may eat the host's memory.
 LIMIT = 65536
+#: A label that no name has.
+_ANYBODY = "\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,10 @@ def single_protocols(ruleset: Ruleset) -> tuple[int, ...]:
 
 
 def _services(ruleset: Ruleset) -> set[Service]:
-    return {service for name in ruleset.by_name for service in ruleset.services_of(name)}
+    """All services that any name can have. A name that only wildcards stand for has those of any other such name."""
+    known = (*ruleset.by_name, *ruleset.denied_by_name)
+    some = (f"{_ANYBODY}.{patterns.suffix(name)}" if patterns.is_wildcard(name) else name for name in known)
+    return {service for name in some for service in ruleset.services_of(name)}
 
 
 def has_port(service: Service) -> bool:
@@ -157,18 +164,56 @@ def refreshed(table: Table, attachment_id: str, entries: Mapping[Entry, Alive]) 
     return messages
 
 
-def kept(ruleset: Ruleset, alive: Mapping[Entry, Alive]) -> dict[Entry, Alive]:
-    """What a new ruleset makes of the entries in force: each address keeps exactly the services its names still have."""
-    names: dict[Address, set[str]] = {}
-    seconds: dict[Address, float] = {}
+#: The names an address is known for, each with the seconds it still is.
+Known = Mapping[Address, Mapping[str, float]]
+
+
+def known(alive: Mapping[Entry, Alive]) -> Known:
+    """What the entries in force say of their addresses."""
+    found: dict[Address, dict[str, float]] = {}
     for entry, state in alive.items():
-        names.setdefault(entry.address, set()).update(state.names)
-        seconds[entry.address] = max(seconds.get(entry.address, 0.0), state.seconds)
-    found: dict[Entry, Alive] = {}
-    for address, candidates in names.items():
-        for name in sorted(candidates):
-            for service in ruleset.services_of(name):
-                entry = Entry(address, service)
-                before = found[entry].names if entry in found else frozenset()
-                found[entry] = Alive(seconds[address], before | {name})
+        lives = found.setdefault(entry.address, {})
+        for name in state.names:
+            lives[name] = max(state.seconds, lives.get(name, 0.0))
     return found
+
+
+def opened(ruleset: Ruleset, addresses: Known, moment: float) -> dict[Entry, Alive]:
+    """What a ruleset opens while addresses are known for names: for each of them exactly the services its names have.
+
+    Args:
+        ruleset: The one in force from now on.
+        addresses: What was learned.
+        moment: Now, in seconds since 1970: no entry outlives the rules it rests on.
+    """
+    found: dict[Entry, Alive] = {}
+    for address, names in addresses.items():
+        if address.version == 6 and not ruleset.ipv6:
+            continue
+        for name, seconds in sorted(names.items()):
+            for service in ruleset.services_of(name):
+                left = min(seconds, end_of(ruleset, name, service) - moment)
+                if left <= 0:
+                    continue
+                entry = Entry(address, service)
+                before = found.get(entry, Alive(0.0, frozenset()))
+                found[entry] = Alive(max(left, before.seconds), before.names | {name})
+    return found
+
+
+def end_of(ruleset: Ruleset, name: str, service: Service) -> float:
+    """When the first part of a service of the name is no longer allowed, in seconds since 1970; infinity: never."""
+    if ruleset.next_end is None:
+        return math.inf
+    rules = ruleset.rules_for(name)
+    pieces = services.elements(s for rule in rules for s in rule.services)
+    ends = (
+        max(
+            math.inf if rule.until is None else rule.until
+            for rule in rules
+            if any(s.contains(one) for s in rule.services)
+        )
+        for one in pieces
+        if services.subtract((one,), (service,)) != (one,)
+    )
+    return min(ends, default=math.inf)

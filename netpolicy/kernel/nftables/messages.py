@@ -29,6 +29,7 @@ class Op(IntEnum):
     NEWRULE, GETRULE, DELRULE = 6, 7, 8
     NEWSET, GETSET, DELSET = 9, 10, 11
     NEWSETELEM, GETSETELEM, DELSETELEM = 12, 13, 14
+    NEWGEN, GETGEN = 15, 16
     NEWOBJ, GETOBJ, DELOBJ = 18, 19, 20
 
 
@@ -44,6 +45,7 @@ class SetFlag(IntEnum):
     INTERVAL = 0x4
     MAP = 0x8
     TIMEOUT = 0x10
+    DYNAMIC = 0x20  # NFT_SET_EVAL: rules add to it
 
 
 class Type(IntEnum):
@@ -128,14 +130,27 @@ class Table:
         return self._message(Op.NEWRULE, body, f"add rule to {chain}", CREATE | APPEND)
 
     def add_set(
-        self, name: str, flags: int, key: int, size: int, *, limit: int | None = None, verdicts: bool = False
+        self,
+        name: str,
+        flags: int,
+        key: int,
+        size: int,
+        *,
+        limit: int | None = None,
+        verdicts: bool = False,
+        seconds: int = 0,
     ) -> Message:
-        """A set (or a map to verdicts) with keys of `size` bytes, at most `limit` elements; no error where it exists."""
+        """A set (or a map to verdicts) with keys of `size` bytes, at most `limit` elements; no error where it exists.
+
+        Elements that rules add to it live for `seconds`.
+        """
         body = a.text(1, self.name) + a.text(2, name) + a.be32(3, flags) + a.be32(4, key) + a.be32(5, size)
         if verdicts:
             body += a.be32(6, Type.VERDICT) + a.be32(7, 16)
         if limit is not None:
             body += a.nest(9, a.be32(1, limit))
+        if seconds:
+            body += a.be64(11, seconds * 1000)
         if key == Type.IFNAME:
             body += a.attr(13, _HOST_ORDER)
         # The number only has to be unique among the new sets of one batch; the kernel refuses a set without one.
@@ -148,12 +163,16 @@ class Table:
 
     def add_elements(self, name: str, elements: Iterable[bytes]) -> list[Message]:
         """Put elements into a set, in as many messages as it takes."""
-        return [
-            self._message(
-                Op.NEWSETELEM, a.text(1, self.name) + a.text(2, name) + a.nest(3, part), f"fill {name}", CREATE
-            )
-            for part in chunks(elements)
-        ]
+        return [self.elements_message(name, part) for part in chunks(elements)]
+
+    def elements_message(self, name: str, packed: bytes) -> Message:
+        """Put elements into a set that are packed one behind the other already, and fit one attribute."""
+        body = a.text(1, self.name) + a.text(2, name) + a.nest(3, packed)
+        return self._message(Op.NEWSETELEM, body, f"fill {name}", CREATE)
+
+    def drain(self, name: str) -> Message:
+        """Take all elements out of a set."""
+        return self._message(Op.DELSETELEM, a.text(1, self.name) + a.text(2, name), f"drain {name}")
 
     def delete_elements(self, name: str, elements: Iterable[bytes]) -> list[Message]:
         """Take elements out of a set; they must be in it."""

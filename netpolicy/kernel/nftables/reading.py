@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from netpolicy.attachment import Refusal
 from netpolicy.kernel import attributes as a
 from netpolicy.kernel.netlink import KernelError, Message, Netlink
-from netpolicy.kernel.nftables import learning
-from netpolicy.kernel.nftables.messages import Op, Table, comment_of
+from netpolicy.kernel.nftables import learning, noting
+from netpolicy.kernel.nftables.messages import Op, SetFlag, Table, comment_of
 from netpolicy.kernel.nftables.ranges import RANGE_SET
 
 
@@ -64,22 +67,56 @@ class Reader:
             found += [a.table(one) for _, one in a.walk(row.get(3, b""))]
         return found
 
-    def learned(self, attachment_id: str) -> dict[learning.Entry, learning.Alive]:
-        """The learned elements of an attachment."""
+    def slots(self, attachment_id: str) -> list[learning.Slot]:
+        """The sets of learned addresses of an attachment."""
+        return [slot for name in self.sets() if (slot := learning.Slot.parse(name, attachment_id)) is not None]
+
+    def learned(
+        self, attachment_id: str, slots: Iterable[learning.Slot] | None = None
+    ) -> dict[learning.Entry, learning.Alive]:
+        """The learned elements of an attachment (in these of its sets)."""
         found: dict[learning.Entry, learning.Alive] = {}
-        for name in self.sets():
-            slot = learning.Slot.parse(name, attachment_id)
-            if slot is not None:
-                found.update(learning.read(slot, self.elements(name)))
+        for slot in self.slots(attachment_id) if slots is None else slots:
+            found.update(learning.read(slot, self.elements(slot.name(attachment_id))))
         return found
 
     def dispatched(self, name: str) -> dict[str, str]:
-        """What a dispatch map holds: interface name -> chain."""
+        """What a dispatch map holds: interface name -> chain (empty for other verdicts)."""
         found: dict[str, str] = {}
         for one in self.elements(name):
             verdict = a.table(a.table(one[2])[2])
-            found[a.string(a.table(one[1])[1])] = a.string(verdict[2])
+            found[a.string(a.table(one[1])[1])] = a.string(verdict.get(2, b""))
         return found
+
+    def refusals(self, attachment_id: str) -> list[Refusal]:
+        """The destinations an attachment's workload was refused."""
+        return [
+            one
+            for version in (4, 6)
+            for one in noting.read(version, self.elements(noting.set_of(version, attachment_id)))
+        ]
+
+    def digests(self) -> dict[str, bytes]:
+        """A digest of every object of the table whose content only a writer changes, by what a person calls it."""
+        found: dict[str, bytes] = {}
+        for row in self._dump(self.table.question(Op.GETCHAIN, "list chains")):
+            if self._ours(row):
+                found[f"chain {a.string(row[3])}"] = _digest(row.get(kind, b"") for kind in (4, 5, 7))
+        rules: dict[str, list[memoryview | bytes]] = {}
+        for row in self._dump(self.table.question(Op.GETRULE, "list rules")):
+            if self._ours(row):
+                rules.setdefault(a.string(row[2]), []).extend(row.get(kind, b"") for kind in (3, 4, 7))
+        found |= {f"the rules of chain {chain}": _digest(parts) for chain, parts in rules.items()}
+        for row in self._dump(self.table.question(Op.GETSET, "list sets")):
+            if self._ours(row):
+                name, flags = a.string(row[2]), a.number(row.get(3, b""))
+                content = b"" if flags & SetFlag.TIMEOUT else b"".join(self._content(name))
+                found[f"set {name}"] = _digest([*(row.get(kind, b"") for kind in (3, 4, 5)), content])
+        return found
+
+    def _content(self, name: str) -> Iterator[memoryview]:
+        for row in self._rows(self.table.question(Op.GETSETELEM, f"list set {name}", set_name=name)):
+            yield a.table(row).get(3, memoryview(b""))
 
     def counters(self) -> dict[str, Count]:
         """All named counters."""
@@ -104,3 +141,11 @@ class Reader:
             if error.number == errno.ENOENT:
                 return []
             raise
+
+
+def _digest(parts: Iterable[bytes | memoryview]) -> bytes:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(struct.pack("=I", len(part)))
+        found.update(part)
+    return found.digest()
