@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 from netpolicy import command
@@ -23,7 +24,7 @@ class Container:
 
     name: str
     pid: int
-    """Of its first process, as the engine's machine sees it."""
+    """Of one of its processes, as we see it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +99,30 @@ def containers(found: Network) -> list[Container]:
     """The running containers of a network, by name; those that end meanwhile are left out. Raises UserError as `network`."""
     if not found.containers:
         return []
-    form = "{{.Name}} {{.State.Pid}}"
+    form = "{{.Id}} {{.State.Pid}} {{.Name}}"
     done = _docker(["inspect", "--type", "container", "--format", form, *found.containers], ok=(0, 1))
-    rows = [line.rsplit(" ", 1) for line in done.text.splitlines()]
-    return sorted(
-        (Container(name.lstrip("/"), int(pid)) for name, pid in rows if pid.isdecimal() and int(pid)),
-        key=lambda box: box.name,
-    )
+    boxes = []
+    for line in done.text.splitlines():
+        identity, pid, name = line.split(" ", 2)
+        own = _process(identity, pid)
+        if own is not None:
+            boxes.append(Container(name.lstrip("/"), own))
+    return sorted(boxes, key=lambda box: box.name)
+
+
+def _process(identity: str, pid: str) -> int | None:
+    """A container's process as we see it: the engine may count processes in a namespace of its own (rootless, nested)."""
+    if _belongs(pid, identity):
+        return int(pid)
+    return next((int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _belongs(entry.name, identity)), None)
+
+
+def _belongs(pid: str, identity: str) -> bool:
+    """Whether a process is in the container's control group, which is named after it whichever driver made it."""
+    try:
+        return identity in Path(f"/proc/{pid}/cgroup").read_text()
+    except OSError:
+        return False
 
 
 def _docker(words: Sequence[str], ok: Sequence[int] = (0,)) -> command.Completed:

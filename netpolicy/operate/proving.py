@@ -1,7 +1,7 @@
 """Proof that an attachment's firewall does what its policy says: the same probes from inside it and from this machine.
 
-A blocked name is not even answered inside, which says nothing of the packet filter. So where the control reached it, the
-address it was reached at is tried from inside as well.
+A blocked name is not even answered inside, which says nothing of the packet filter. So where the control reached it, its
+addresses (one of each family that the inside has) are tried as well.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from pathlib import Path
 
 from netpolicy import command, probe
 from netpolicy.attachment import Attachment
+from netpolicy.clock import SystemClock
 from netpolicy.decide import decide
 from netpolicy.errors import Exit, UserError
 from netpolicy.flow import Address, Flow
 from netpolicy.operate import attachable
 from netpolicy.operate.plug import plugged
 from netpolicy.probe import ProbeResult, VerificationReport
+from netpolicy.probe.resolving import Unresolved, resolve
 from netpolicy.probe.verification import Plan, Settings
 from netpolicy.ruleset import Ruleset
 
@@ -38,6 +41,8 @@ class Inside:
     """Opens it."""
     resolvers: tuple[str, ...]
     """What a program there asks for names."""
+    families: frozenset[int] = frozenset((4, 6))
+    """The IP versions it has a way for."""
 
     def probe(self, targets: list[str], seconds: float) -> Results:
         """Try them all at once. Raises UserError where the program cannot be run there."""
@@ -83,7 +88,8 @@ def inside(
         )
     else:
         with plugged(attachment, taken=taken) as neighbour:
-            yield Inside(neighbour.namespace, tuple(str(gateway) for gateway in attachment.gateways))
+            families = frozenset(address.version for address in neighbour.addresses)
+            yield Inside(neighbour.namespace, tuple(str(gateway) for gateway in attachment.gateways), families)
 
 
 def prove(
@@ -119,24 +125,37 @@ def _round(place: Inside, plan: Plan, permits: Callable[[Flow], bool], seconds: 
         control = pool.submit(lambda: {r.target: r for r in probe.probe_all(plan.targets, seconds)})
         found_inside = place.probe(plan.targets, seconds)
         found_control = control.result()
-    literals = dict(_literals(plan, found_control))
-    closed = [text for text in literals if not permits(probe.flow_of(text))]
+    closed = [text for text in _literals(plan, found_control, place, seconds) if not permits(probe.flow_of(text))]
     if closed:
         found_inside |= place.probe(closed, seconds)
-        found_control |= {text: literals[text] for text in closed}
+        found_control |= {r.target: r for r in probe.probe_all(closed, seconds)}
         plan = replace(plan, blocked=(*plan.blocked, *closed))
     return probe.judge(plan, found_control, found_inside)
 
 
-def _literals(plan: Plan, control: Results) -> Iterator[tuple[str, ProbeResult]]:
-    """Blocked targets again, by the address at which this machine has just reached them."""
+def _literals(plan: Plan, control: Results, place: Inside, seconds: float) -> Iterator[str]:
+    """Blocked names that this machine reaches again, by an address that the inside would have a way to."""
     for target in plan.blocked:
         result, wanted = control.get(target), probe.parse(target)
-        if result is not None and result.reached and result.address is not None and result.address != wanted.host:
+        if result is None or not result.reached or result.address in (None, wanted.host):
+            continue
+        for address in _addresses(wanted.host, str(result.address), place.families, seconds):
             port = "" if wanted.protocol == "icmp" else f":{wanted.port}"
-            host = f"[{result.address}]" if ":" in result.address else result.address
-            text = f"{host}{port}/{wanted.protocol}"
-            yield text, replace(result, target=text)
+            host = f"[{address}]" if ":" in address else address
+            yield f"{host}{port}/{wanted.protocol}"
+
+
+def _addresses(host: str, reached: str, families: frozenset[int], seconds: float) -> Iterator[str]:
+    """The first address of each of the families, as this machine resolves the name; the one that was reached comes first."""
+    found = [reached]
+    with contextlib.suppress(Unresolved):
+        found += resolve(host, SystemClock().monotonic() + seconds)
+    wanted = set(families)
+    for address in found:
+        version = ip_address(address).version
+        if version in wanted:
+            wanted.remove(version)
+            yield address
 
 
 def _resolvers(within: str) -> tuple[str, ...]:

@@ -36,7 +36,8 @@ def outcome(done: Outcome, verb: str) -> list[str]:
 
 def following(done: Sequence[Outcome]) -> list[str]:
     """The commands that make sense now."""
-    first = done[0].state.attachment.id
+    attachment = done[0].state.attachment
+    first = attachment.id if " " in attachment.name else attachment.name
     rows = [
         (f"  netpolicy status {first}", "what it is refused"),
         (f"  netpolicy apply FILE --to {first} --confirm 30s", "another policy, with a way back"),
