@@ -76,8 +76,7 @@ class Bed:
         address = flow.address
         query = flow.port == 53 and flow.protocol in (6, 17)
         at_host = address in self.attachment.gateways
-        free = not at_host and any(address in network for network in self.attachment.networks)
-        if query and not (free and not address.is_loopback):
+        if query:
             return {("self" if self.hook == "output" else "host", flow.protocol, DNS_PORT, "")}
         if not allowed:
             return set()

@@ -36,24 +36,24 @@ def _body(flow: Flow, ends: bytes, number: int, data: bytes) -> bytes:
     match flow.protocol:
         case 6:
             head = struct.pack(">HHIIBBHHH", number, port, 1, 0, 5 << 4, 0x02, 64240, 0, 0)
-            return _summed(head + data, 16, ends, _TCP)
+            return summed(head + data, 16, ends, _TCP)
         case 17:
-            return _summed(struct.pack(">HHHH", number, port, 8 + len(data), 0) + data, 6, ends, _UDP)
+            return summed(struct.pack(">HHHH", number, port, 8 + len(data), 0) + data, 6, ends, _UDP)
         case 136:
             # Linux's connection tracking sums the pseudo header as if it were UDP (udplite_error), and holds what real senders
             # write for damaged: forwarded UDP-Lite is lost, whatever a policy says. This is the sum that it wants.
-            return _summed(struct.pack(">HHHH", number, port, 0, 0) + data, 6, ends, _UDP)
+            return summed(struct.pack(">HHHH", number, port, 0, 0) + data, 6, ends, _UDP)
         case 1:
-            return _summed(struct.pack(">BBHHH", 8, 0, 0, number, 1) + data, 2, b"", None)
+            return summed(struct.pack(">BBHHH", 8, 0, 0, number, 1) + data, 2, b"", None)
         case 58:
-            return _summed(struct.pack(">BBHHH", 128, 0, 0, number, 1) + data, 2, ends, _ICMPV6)
+            return summed(struct.pack(">BBHHH", 128, 0, 0, number, 1) + data, 2, ends, _ICMPV6)
         case 132:
             return _sctp(number, port, data)
         case _:
             return data
 
 
-def _summed(body: bytes, at: int, ends: bytes, protocol: int | None) -> bytes:
+def summed(body: bytes, at: int, ends: bytes, protocol: int | None) -> bytes:
     """The body with the internet checksum (RFC 1071), over the pseudo header too where there is a protocol."""
     pseudo = b"" if protocol is None else ends + struct.pack(">II", len(body), protocol)
     padded = pseudo + body + b"\0" * (len(body) % 2)

@@ -77,11 +77,15 @@ _denied_services = st.one_of(st.just(EVERY), _services())
 
 
 @st.composite
-def _flows(draw: st.DrawFn, version: int, extra: tuple[Address, ...]) -> Flow:
+def _flows(draw: st.DrawFn, version: int, extra: tuple[Address, ...], aims: tuple[Service, ...]) -> Flow:
     pool = [*POOLS[version]] * 2
     address = draw(st.sampled_from([*pool, FAR[version], *(e for e in extra if e.version == version)]))
-    protocol = draw(st.sampled_from((6, 6, 6, 17, 17, 17, ICMP[version], 132, 136, UNNAMED)))
-    return Flow(protocol, draw(_ports) if protocol in PORTED else None, None, address)
+    aim = draw(st.sampled_from(aims)) if aims and draw(st.integers(0, 3)) else None
+    if aim is None or aim.protocol == ICMP[10 - version]:
+        protocol = draw(st.sampled_from((6, 6, 6, 17, 17, 17, ICMP[version], 132, 136, UNNAMED)))
+        return Flow(protocol, draw(_ports) if protocol in PORTED else None, None, address)
+    edges = [port for port in (aim.first, aim.last, aim.first - 1, aim.last + 1) if 1 <= port <= 65535]
+    return Flow(aim.protocol, draw(st.sampled_from(edges)) if aim.protocol in PORTED else None, None, address)
 
 
 @st.composite
@@ -111,7 +115,7 @@ def steps(draw: st.DrawFn, version: int, extra: tuple[Address, ...], moment: flo
     pools = st.sampled_from([*POOLS[version], FAR[version]])
     ruleset = Ruleset(
         "random",
-        mode=draw(st.sampled_from(("enforce",) * 7 + ("observe", "off"))),
+        mode=draw(st.sampled_from(("enforce", "enforce", "enforce", "enforce", "observe", "off"))),
         names=names(_services(), 3, ending=True),
         ranges=ranges(_services(), 4, ending=True),
         denied_names=names(_denied_services, 2, ending=False) if denies else (),
@@ -120,7 +124,9 @@ def steps(draw: st.DrawFn, version: int, extra: tuple[Address, ...], moment: flo
         ipv6=draw(st.integers(0, 6)) > 0,
     )
     answers = draw(st.lists(st.tuples(st.sampled_from(ASKED), pools), max_size=4))
-    flows = draw(st.lists(_flows(version, extra), min_size=12, max_size=24))
+    every = (*ruleset.names, *ruleset.ranges, *ruleset.denied_names, *ruleset.denied_ranges)
+    aims = tuple(service for rule in every if rule.services is not EVERY for service in rule.services)
+    flows = draw(st.lists(_flows(version, extra, aims), min_size=12, max_size=24))
     return Step(ruleset, tuple(answers), tuple(flows))
 
 

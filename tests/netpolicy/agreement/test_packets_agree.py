@@ -1,0 +1,64 @@
+"""What `decide` says is what a packet meets: random policies and flows, on every backend, at both hooks, in both families.
+
+Each example puts one ruleset in force, then another over it, and sends a batch of packets each time; where each packet
+arrives (the internet, the host, the workload itself, the gate's port, nowhere) must be what the verdict on its flow says.
+NETPOLICY_AGREEMENT_EXAMPLES sets how many examples each combination tries.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import Counter
+from typing import Any
+
+import pytest
+from bed import DNS_PORT, Bed, extra_addresses
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from universe import placed, remembered, steps
+
+from netpolicy.clock import SystemClock
+from netpolicy.decide import decide
+from netpolicy.flow import Address
+from netpolicy.ruleset import Learned
+
+pytestmark = pytest.mark.kernel
+
+EXAMPLES = int(os.environ.get("NETPOLICY_AGREEMENT_EXAMPLES", "80"))
+MOMENT = SystemClock().now()
+SERIAL = itertools.count()
+
+
+@pytest.mark.requirement("F1")
+def test_packets_meet_what_decide_says(place: Bed) -> None:
+    seen: Counter[str] = Counter()
+    one = steps(place.version, extra_addresses(place), MOMENT)
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.explicit, Phase.generate, Phase.shrink),
+    )
+    @given(st.lists(one, min_size=1, max_size=2))
+    def agrees(sequence: list[Any]) -> None:
+        serial = next(SERIAL)
+        known: frozenset[tuple[str, Address]] = frozenset()
+        for step in sequence:
+            found = placed(step, serial)
+            rules = found.ruleset.at(MOMENT)
+            place.enforcer.apply(place.attachment, rules, DNS_PORT)
+            new = [Learned(name, address, rules.services_of(name), 3600) for name, address in found.answers]
+            place.enforcer.learn(place.attachment.id, new)
+            known, learned = remembered(rules, known, found.answers)
+            for flow, arrived in zip(found.flows, place.send(found.flows), strict=True):
+                verdict = decide(rules, flow, learned, attachment=place.attachment)
+                wanted = place.expected(flow, allowed=verdict.allowed)
+                assert arrived == wanted, f"{flow}: {verdict}"
+                seen[f"{verdict.layer} {'allowed' if verdict.allowed else 'denied'}"] += 1
+
+    agrees()
+    for kind in ("address allowed", "address denied", "local allowed", "observe allowed", "off allowed"):
+        assert seen[kind], f"no flow was {kind}: {seen}"
