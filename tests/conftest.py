@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from support.claude.client import lacks as claude_lacks
@@ -18,6 +19,9 @@ from support.claude.client import lacks as claude_lacks
 from netpolicy.errors import UserError
 from netpolicy.kernel import netns
 from netpolicy.lab import Lab
+
+if TYPE_CHECKING:
+    from support.machine import DockerLab
 
 
 @functools.cache
@@ -68,6 +72,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if os.environ.get("CI"):
                 pytest.fail(f"the group {group!r} cannot run here: {reason}", pytrace=False)
             pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def docker_machine() -> Iterator[DockerLab]:
+    """A whole Docker host with the lab's internet; about half a minute, once a session for all who need one."""
+    # Late: most sessions need neither Docker's SDK nor an engine.
+    from support.machine import docker_lab
+
+    with docker_lab() as machine:
+        yield machine
 
 
 @pytest.fixture

@@ -68,6 +68,8 @@ class Narration:
         self._clock = clock
         self._log = log
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._hints: list[str] = []
+        """Lines of the present step that tell a cause, wherever they stood: what apt says first is long past when it gives up."""
         self._step = ""
         self._watched = Watched(reporter, Step("image", f"building {image}: sending the sources"), clock)
 
@@ -82,6 +84,7 @@ class Narration:
                 self._begin(int(found[1]), int(found[2]), found[3])
             elif line.strip() and not _NOISE.match(line):
                 self._lines.append(line.rstrip())
+                self._hints += [line] if any(cause[0].search(line) for cause in _CAUSES) else []
         self._watched.beat()
 
     def _begin(self, number: int, total: int, instruction: str) -> None:
@@ -89,6 +92,7 @@ class Narration:
         purpose = purpose if len(purpose) <= 80 else purpose[:77] + "..."
         self._step = f"step {number}/{total} ({purpose})"
         self._lines.clear()
+        self._hints.clear()
         if number not in self._purposes and instruction.startswith(_QUICK):
             return
         step = Step("image", f"building {self._image}: step {number}/{total}, {purpose}", (number - 1) / total)
@@ -99,13 +103,14 @@ class Narration:
         if error.code in ("engine-unreachable", "engine-timeout", "engine-permission"):
             return error
         shown = list(self._lines)[-_SHOWN_LINES:]
-        spoken = "\n".join([*shown, str(error.details.get("engine", error.message))])
+        said = str(error.details.get("engine", error.message))
         where = f"building {self._image} stopped at {self._step}" if self._step else f"building {self._image} failed"
         details: dict[str, Any] = {"step": self._step, "output": list(self._lines), "log": str(self._log or "")}
         details["engine"] = error.details.get("engine", error.message)
         rest = f"\n  The whole output: {self._log}" if self._log else ""
-        for pattern, code, why, hint in _CAUSES:
-            if pattern.search(spoken):
+        found = ((cause, text) for text in ("\n".join([*shown, said]), "\n".join(self._hints)) for cause in _CAUSES)
+        for (pattern, code, why, hint), text in found:
+            if pattern.search(text):
                 return UserError(code, f"{where}: {why}", hint=f"{hint}{rest}", details=details)
         tail = "".join(f"\n    {line}" for line in shown)
         return UserError("build-failed", f"{where}: {_reason(error)}{tail}", hint=rest.strip() or None, details=details)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from checkouts import Checkout
 from support.claude.fake_service import FakeService
-from support.machine import DockerLab, docker_lab
+from support.machine import DockerLab
 
 from cspace_mcp.tools.desk import Desk
 
@@ -29,13 +29,6 @@ def service(tmp_path: Path) -> FakeService:
 @pytest.fixture
 def desk(service: FakeService) -> Desk:
     return Desk(lambda: service, worker=(sys.executable, str(SCRIPTS / "fake_worker.py"), str(service.directory)))
-
-
-@pytest.fixture(scope="session")
-def docker_machine() -> Iterator[DockerLab]:
-    """A whole Docker host with the lab's internet; about half a minute, once a session."""
-    with docker_lab() as machine:
-        yield machine
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""One Docker host of its own for all instance tests of a session: a dockerd in a lab, with both images."""
+"""The Docker host of the session, as the instance tests see it."""
 
 from __future__ import annotations
 
@@ -7,24 +7,16 @@ from pathlib import Path
 
 import pytest
 from instancing import Machine, World
-from support.docker_host import docker_host
+from support.machine import DockerLab
 
-from netpolicy.lab import Lab
-from sidecars import images
 from sidecars.engine import Engine
-from sidecars.install import ensure_engine
 
 
 @pytest.fixture(scope="session")
-def machine() -> Iterator[Machine]:
-    """The images come from the machine's own engine, which builds them where they are missing or out of date."""
-    with ensure_engine().engine as own:
-        images.ensure_all(own)
-    names = (images.INSTANCE.name, images.GATE.name)
-    with Lab() as lab, docker_host(lab, images=names) as host, Engine(host.url) as engine:
-        for name in ("example.com", "api.github.com"):
-            lab.site(name)
-        yield Machine(lab, host, engine)
+def machine(docker_machine: DockerLab) -> Iterator[Machine]:
+    """Shared with every other test of the session that needs a whole Docker host."""
+    with Engine(docker_machine.host.url) as engine:
+        yield Machine(docker_machine.lab, docker_machine.host, engine)
 
 
 @pytest.fixture

@@ -131,6 +131,15 @@ def test_causes_outside_of_the_build_are_named(line: str, code: str) -> None:
     assert code == "build-failed" or error.hint
 
 
+def test_a_cause_is_known_though_a_long_complaint_came_after_it() -> None:
+    complaint = [f"E: Unable to locate package p{n}\n" for n in range(40)]
+    error = failed("  Could not resolve 'deb.example'\n", *complaint)
+    assert error.code == "build-offline"
+    heard, _ = narration([])
+    hear(heard, "Step 4/5 : RUN one\n", "curl: (6) Could not resolve host: r\n", "Step 5/5 : RUN four\n", "it broke\n")
+    assert heard.failure(refused("boom", "building")).code == "build-failed", "that was another step"
+
+
 def test_the_engines_own_full_disk_is_one_clear_message() -> None:
     error = failed(engine="write /x: no space left on device")
     assert error.code == "disk-full"

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from netpolicy.lab import Lab
 from sidecars import images
-from sidecars.engine import Engine
 from sidecars.install import ensure_engine
 from support.docker_host import DockerHost, docker_host
 
@@ -27,7 +26,7 @@ def docker_lab() -> Iterator[DockerLab]:
     with ensure_engine().engine as own:
         images.ensure_all(own)
     names = (images.INSTANCE.name, images.GATE.name)
-    with Lab() as lab, docker_host(lab, images=names) as host, Engine(host.url):
+    with Lab() as lab, docker_host(lab, images=names) as host:
         for name in ("example.com", "api.github.com"):
             lab.site(name)
         yield DockerLab(lab, host)
