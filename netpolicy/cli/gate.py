@@ -30,7 +30,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     serve.add_argument(
         "--netns", metavar="NS", help="work in this network namespace: a name, or a path such as /proc/PID/ns/net"
     )
-    serve.add_argument("--table", default="netpolicy", help="the nftables table, family inet (%(default)s)")
+    serve.add_argument("--table", default="netpolicy", help="what our objects in the kernel are named (%(default)s)")
+    serve.add_argument(
+        "--backend",
+        choices=("auto", "nftables", "ipset"),
+        default="auto",
+        help="what filters the packets; auto takes the first that works here (%(default)s)",
+    )
     serve.add_argument(
         "--upstream",
         action="append",
@@ -43,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--wait", type=float, default=0.0, metavar="S", help="seconds to wait for a gate that is starting"
     )
     call = verbs.add_parser("call", help="one operation", allow_abbrev=False)
-    call.add_argument("operation", metavar="OP", help="hello, attach, apply, detach, status, show, check or verified")
+    call.add_argument("operation", metavar="OP", help="e.g. status, show, check or detach")
     call.add_argument("arguments", metavar="JSON", nargs="?", default="{}", help="the operation's arguments, an object")
     call.add_argument("--json", action="store_true", help="print errors as JSON too")
     for verb in (serve, relay, call):
@@ -81,6 +87,7 @@ def _serve(args: argparse.Namespace) -> int:
         upstreams=args.upstream,
         version=PROGRAM.version,
         namespace=args.netns,
+        backend=args.backend,
     )
 
 

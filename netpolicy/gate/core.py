@@ -263,9 +263,7 @@ class Gate:
             await self._state(held),
             self.denied(attachment_id),
             _by_times(held.core.observed),
-            tuple(await keep.worker.run(keep.enforcer.refusals, attachment_id))
-            if hasattr(keep.enforcer, "refusals")
-            else (),
+            tuple(await keep.worker.run(keep.enforcer.refusals, attachment_id)),
         )
 
     async def check(self, attachment_id: str, flow: Flow) -> Verdict:

@@ -19,7 +19,7 @@ from netpolicy.gate.core import Gate
 from netpolicy.gate.server import ControlServer
 from netpolicy.gate.state import StateStore
 from netpolicy.kernel import netns
-from netpolicy.kernel.nftables.enforcer import NftablesEnforcer
+from netpolicy.kernel.backends import Backend, open_enforcer
 
 _log = logging.getLogger("netpolicy.gate")
 
@@ -33,6 +33,7 @@ async def serve(
     upstreams: Sequence[str],
     version: str,
     namespace: str | None = None,
+    backend: Backend = "auto",
 ) -> int:
     """Run until SIGTERM or SIGINT; the kernel's rules stay in force. Returns the exit status.
 
@@ -47,11 +48,13 @@ async def serve(
         loop.add_signal_handler(number, ended.set)
     servers = tuple(Server.parse(text) for text in upstreams)
     with _opened(namespace) as place, _claim(table, place):
+        store = StateStore(state)
+        enforcer = open_enforcer(backend, table=table, netns=place)
         gate = Gate(
-            NftablesEnforcer(table, netns=place),
+            enforcer,
             prefix=prefix,
             upstreams=(lambda: servers) if servers else None,
-            store=StateStore(state),
+            store=store,
             open_socket=functools.partial(netns.socket_in, place),
             version=version,
         )
@@ -60,7 +63,7 @@ async def serve(
             try:
                 await server.start()
                 interfaces = "no interface locked by its name" if prefix is None else f"interfaces {prefix}*"
-                _log.info("ready: control socket %s, table %s, %s", control, table, interfaces)
+                _log.info("ready: control socket %s, table %s (%s), %s", control, table, enforcer.backend, interfaces)
                 await ended.wait()
                 _log.info("stopping; the rules stay in force")
             finally:
@@ -109,6 +112,7 @@ def run(
     upstreams: Sequence[str],
     version: str,
     namespace: str | None = None,
+    backend: Backend = "auto",
 ) -> int:
     """`serve` as a whole process: with logging to standard error, and room for many sockets."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
@@ -123,5 +127,6 @@ def run(
             upstreams=upstreams,
             version=version,
             namespace=namespace,
+            backend=backend,
         )
     )

@@ -83,8 +83,6 @@ class Rounds:
 
     async def _look_for_drift(self) -> None:
         keep = self._keep
-        if not hasattr(keep.enforcer, "drifted"):
-            return
         try:
             found = await keep.worker.run(keep.enforcer.drifted)
             if found:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gatekit import RecordingEnforcer
 
+from netpolicy.clock import Clock
 from netpolicy.dns.servers import ServerList
 from netpolicy.gate.core import Gate
 from netpolicy.gate.state import StateStore
@@ -27,7 +29,10 @@ def enforcer() -> RecordingEnforcer:
 def gate(enforcer: RecordingEnforcer, tmp_path: Path) -> Callable[..., Gate]:
     """Makes gates (not started) that share the enforcer and the state directory; without upstreams, names stay unresolved."""
 
-    def make(*, upstreams: ServerList = lambda: (), prefix: str | None = "lo") -> Gate:
-        return Gate(enforcer, prefix=prefix, upstreams=upstreams, store=StateStore(tmp_path / "state"), version="test")
+    def make(
+        *, upstreams: ServerList = lambda: (), prefix: str | None = "lo", clock: Clock | None = None, **more: Any
+    ) -> Gate:
+        store = StateStore(tmp_path / "state")
+        return Gate(enforcer, prefix=prefix, upstreams=upstreams, store=store, clock=clock, version="test", **more)
 
     return make

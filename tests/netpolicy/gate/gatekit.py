@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 
 from netpolicy import policy, presets
@@ -106,6 +106,27 @@ class RecordingEnforcer:
 
     def close(self) -> None:
         self.closed = True
+
+
+class FakeClock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.at = 1000.0
+        self.ahead = 1_800_000_000.0
+        """Of the monotonic clock; the wall clock may be set."""
+
+    def monotonic(self) -> float:
+        return self.at
+
+    def now(self) -> float:
+        return self.at + self.ahead
+
+
+def until(ruleset: Ruleset, moment: float, *names: str) -> Ruleset:
+    """The ruleset with an end for the rules of these names (all, where none is given)."""
+    changed = (replace(r, until=moment) if not names or r.name in names else r for r in ruleset.names)
+    return replace(ruleset, names=tuple(changed))
 
 
 @functools.cache
