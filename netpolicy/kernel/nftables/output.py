@@ -11,14 +11,15 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_address, ip_network
 from typing import Final
 
+from netpolicy.addresses import UNROUTABLE
 from netpolicy.flow import Address
 from netpolicy.kernel.netlink import Message
 from netpolicy.kernel.nftables import expressions as e
-from netpolicy.kernel.nftables.chains import FAMILIES, Writer, service_match
+from netpolicy.kernel.nftables.chains import Writer, service_match
 from netpolicy.kernel.nftables.expressions import Cmp, Meta, State
 from netpolicy.kernel.nftables.layout import DNS_PRIORITY, FILTER_PRIORITY, ICMP, ICMPV6, TCP, UDP, icmpv6_type
 from netpolicy.kernel.nftables.messages import Hook, Table
-from netpolicy.ruleset import Ruleset
+from netpolicy.ruleset import Network, Ruleset
 from netpolicy.services import Service
 
 #: Base chain -> hook, priority, kind and the prefix of the chain it leads to.
@@ -29,6 +30,8 @@ BASES: Final = {
 }
 LOOPBACK: Final = (ip_address("127.0.0.1"), ip_address("::1"))
 _LOOPBACK_NETWORKS: Final = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+#: What never leaves the link, and is no policy's business: groups, everybody, neighbours without an address.
+_LINK: Final = tuple(block for block in UNROUTABLE if block not in _LOOPBACK_NETWORKS)
 #: Neighbours, routers and the multicast groups in which they are found: solicitations and advertisements of the link.
 _DISCOVERY: Final = (131, 132, 133, 135, 136, 143)
 
@@ -36,7 +39,7 @@ _DISCOVERY: Final = (131, 132, 133, 135, 136, 143)
 class Output(Writer):
     """Writes the chains of the attachment of a namespace's own processes."""
 
-    PREFIXES = ("out_", "dns_", "in_", "no_", "note_")
+    PREFIXES = ("out_", "dns_", "in_", "host_", "no_", "note_")
     PASS = "pass_own"
     REFUSE = "refuse_own"
 
@@ -69,29 +72,37 @@ class Output(Writer):
         for number in (ICMP, ICMPV6):
             yield self._rule("out_", *e.state(State.RELATED), *e.protocol_is(number), e.accept())
         for gateway in self.attachment.gateways:
-            yield self._rule("out_", *_to(gateway), e.jump(self.chain("note_")))
-            yield self._rule("out_", *_to(gateway), e.goto(self.REFUSE))
-        for version in FAMILIES:
-            for network in self._networks(version):
-                inside = e.load_destination(version), e.mask(network.netmask.packed)
-                yield self._rule(
-                    "out_", *e.family_is(version), *inside, e.compare(network.network_address.packed), e.accept()
-                )
+            yield self._rule("out_", *_to(gateway), e.goto(self.chain("host_")))
+        for network in self.attachment.networks:
+            yield self._rule("out_", *_inside(network), e.accept())
+        for block in _LINK:
+            yield self._rule("out_", *_inside(block), e.goto(self.chain("host_")))
         yield from self._judge(ruleset)
+        yield from self._refuse("host_")
         yield from self._arriving()
         if dns_port is not None:
-            for address in LOOPBACK:
-                for protocol in (UDP, TCP):
-                    query = (*e.family_is(address.version), *service_match(Service(protocol, 53, 53)))
-                    yield self._rule("dns_", *query, *e.redirect_to(address, dns_port))
+            yield from self._dns(dns_port)
+
+    def _dns(self, port: int) -> Iterator[Message]:
+        """Queries to anybody but another name server in a free network."""
+        for address in LOOPBACK:
+            version = address.version
+            for protocol in (UDP, TCP):
+                query = (*e.family_is(version), *service_match(Service(protocol, 53, 53)))
+                target = e.redirect_to(address, port)
+                outside = (e.load_destination(version), *e.not_in(free)) if (free := self._networks(version)) else ()
+                yield self._rule("dns_", *query, *outside, *target)
+                for gateway in self.attachment.gateways:
+                    if free and gateway.version == version:
+                        yield self._rule(
+                            "dns_", *query, e.load_destination(version), e.compare(gateway.packed), *target
+                        )
 
     def _local(self, comment: str) -> Iterator[Message]:
         """What stays on the machine or the link. A query that was redirected to us still has the interface it was meant for."""
         yield self._rule("out_", e.interface_is(Meta.OIFNAME, "lo"), e.accept(), comment=comment)
         for network in _LOOPBACK_NETWORKS:
-            look = e.load_destination(network.version), e.mask(network.netmask.packed)
-            inside = (*e.family_is(network.version), *look, e.compare(network.network_address.packed))
-            yield self._rule("out_", *inside, e.accept())
+            yield self._rule("out_", *_inside(network), e.accept())
         for kind in _DISCOVERY:
             yield self._rule("out_", *icmpv6_type(kind), e.accept())
 
@@ -112,3 +123,8 @@ def remove(table: Table, present: Iterable[str]) -> Iterator[Message]:
 
 def _to(gateway: Address) -> tuple[bytes, ...]:
     return *e.family_is(gateway.version), e.load_destination(gateway.version), e.compare(gateway.packed)
+
+
+def _inside(network: Network) -> tuple[bytes, ...]:
+    look = e.load_destination(network.version), e.mask(network.netmask.packed)
+    return *e.family_is(network.version), *look, e.compare(network.network_address.packed)

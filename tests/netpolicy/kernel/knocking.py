@@ -25,7 +25,7 @@ from netpolicy.kernel.netns import Namespace
 from netpolicy.kernel.nftables import NftablesEnforcer
 from netpolicy.lab import Lab, Node, Workload
 from netpolicy.ruleset import HostRule, Learned, Mode, NameRule, RangeRule, Ruleset
-from netpolicy.services import Service
+from netpolicy.services import EVERY, Service
 
 SECONDS = 5.0
 CLOCK = SystemClock()
@@ -34,7 +34,9 @@ PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58}
 
 
 def services(text: str) -> tuple[Service, ...]:
-    """Read ``443/tcp 1-100/udp icmp``."""
+    """Read ``443/tcp 1-100/udp icmp``, or ``*`` for every service."""
+    if text == "*":
+        return EVERY
     found = []
     for word in text.split():
         ports, _, protocol = word.rpartition("/")
@@ -48,14 +50,25 @@ def rules(
     names: dict[str, str] | None = None,
     host: str = "",
     mode: Mode = "enforce",
+    *,
+    denied: dict[str, str] | None = None,
+    denied_names: dict[str, str] | None = None,
+    ipv6: bool = True,
+    until: dict[str, float] | None = None,
 ) -> Ruleset:
-    """A ruleset out of texts that `services` reads."""
+    """A ruleset out of texts that `services` reads (``*``: every service). `until` gives targets among them an end."""
+    ends = until or {}
     return Ruleset(
         "test",
         mode,
-        tuple(NameRule(name, services(text), ORIGIN) for name, text in (names or {}).items()),
-        tuple(RangeRule(ip_network(net), services(text), ORIGIN) for net, text in (ranges or {}).items()),
+        tuple(NameRule(name, services(text), ORIGIN, ends.get(name)) for name, text in (names or {}).items()),
+        tuple(
+            RangeRule(ip_network(net), services(text), ORIGIN, ends.get(net)) for net, text in (ranges or {}).items()
+        ),
         tuple(HostRule(service, ORIGIN) for service in services(host)),
+        denied_names=tuple(NameRule(name, services(text), ORIGIN) for name, text in (denied_names or {}).items()),
+        denied_ranges=tuple(RangeRule(ip_network(net), services(text), ORIGIN) for net, text in (denied or {}).items()),
+        ipv6=ipv6,
     )
 
 
