@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
@@ -77,7 +78,7 @@ def attempt(make: Maker, namespace: Namespace) -> None:
 def _exercise(enforcer: Enforcer) -> None:
     try:
         enforcer.install(None)
-        enforcer.apply(_ATTACHMENT, _RULESET, 5300)
+        enforcer.apply(_ATTACHMENT, _ruleset(time.time() + 86400), 5300)
         enforcer.detach(_ATTACHMENT.id)
     finally:
         enforcer.uninstall()
@@ -104,7 +105,12 @@ def _makers() -> dict[str, Maker]:
 
         return NftablesEnforcer(table, namespace)
 
-    return {"nftables": nftables}
+    def ipset(table: str, namespace: Namespace) -> Enforcer:
+        from netpolicy.kernel.ipset import IpsetEnforcer
+
+        return IpsetEnforcer(table, namespace)
+
+    return {"nftables": nftables, "ipset": ipset}
 
 
 _TRIAL: Final = Origin("built-in", "trial", "trial")
@@ -116,14 +122,18 @@ _ATTACHMENT: Final = Attachment(
     (ip_address("192.0.2.1"), ip_address("2001:db8::1")),
 )
 _SERVICES: Final = (Service(1), Service(6, 443, 443), Service(17, 8000, 8010))
-_RULESET: Final = Ruleset(
-    "trial",
-    names=(NameRule("a.example", _SERVICES, _TRIAL),),
-    ranges=tuple(
-        RangeRule(ip_network(net), _SERVICES, _TRIAL, until)
-        for net in ("198.51.100.0/24", "2001:db8:1::/48")
-        for until in (None, 4102444800.0)
-    ),
-    host=(HostRule(Service(6, 80, 80), _TRIAL),),
-    denied_ranges=tuple(RangeRule(ip_network(n), EVERY, _TRIAL) for n in ("198.51.100.9/32", "2001:db8:1:9::/64")),
-)
+
+
+def _ruleset(end: float) -> Ruleset:
+    """Something of everything."""
+    return Ruleset(
+        "trial",
+        names=(NameRule("a.example", _SERVICES, _TRIAL),),
+        ranges=tuple(
+            RangeRule(ip_network(net), services, _TRIAL, until)
+            for net in ("198.51.100.0/24", "2001:db8:1::/48")
+            for services, until in ((_SERVICES, None), (_SERVICES[1:2], None), (_SERVICES, end))
+        ),
+        host=(HostRule(Service(6, 80, 80), _TRIAL),),
+        denied_ranges=tuple(RangeRule(ip_network(n), EVERY, _TRIAL) for n in ("198.51.100.9/32", "2001:db8:1:9::/64")),
+    )
