@@ -6,9 +6,10 @@ So that two gates of one machine never share a table or a directory, whoever sta
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 #: The gate of `netpolicy attach`, unless --socket or the environment names another.
@@ -68,14 +69,26 @@ def of_namespace(beside: Home, inode: int, path: str) -> Home:
     return Home(
         beside.socket.with_name(f"{beside.socket.stem}-{name}.sock"),
         beside.state / name,
-        f"{beside.table}-{name}",
+        beside.table,
         path,
     )
 
 
 def all_of(main: Home) -> Iterator[Home]:
-    """The home itself and those of namespaces beside it, as far as they have a socket."""
+    """The home itself, and those of namespaces beside it that still exist."""
     yield main
     for path in sorted(main.socket.parent.glob(f"{main.socket.stem}-ns-*.sock")):
         name = path.stem.removeprefix(f"{main.socket.stem}-")
-        yield Home(path, main.state / name, f"{main.table}-{name}", "")
+        found = Home(path, main.state / name, main.table)
+        opens = _opens(found, name.removeprefix("ns-"))
+        if opens is not None:
+            yield replace(found, netns=opens)
+
+
+def _opens(found: Home, inode: str) -> str | None:
+    """What opens the namespace of a gate that we have started; None where it is gone."""
+    try:
+        path = str(json.loads(found.background.read_text())["netns"])
+        return path if str(Path(path).stat().st_ino) == inode else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
