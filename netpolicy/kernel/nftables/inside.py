@@ -214,7 +214,9 @@ class Inside:
         mark = chains.mark_of(next(iter(self.read.comments(out)), ""))
         slots = self.read.slots(identifier)
         used = frozenset(self.read.ranges_in_use(out))
-        return Before(mark, used, frozenset(slots), self.read.learned(identifier, slots))
+        # A process that has just started takes the kernel's word for what was learned, later ones remember.
+        learned = {} if identifier in self.applied else self.read.learned(identifier, slots)
+        return Before(mark, used, frozenset(slots), learned)
 
     def moved(self, writer: Writer) -> Iterator[Message]:
         """Take away dispatch from an interface the attachment had before."""
@@ -237,15 +239,14 @@ class Inside:
         self._filled |= missing.keys()
 
     def relearned(self, attachment_id: str, ruleset: Ruleset, before: Before) -> Iterator[Message]:
-        """Turn the learned elements in force into what the new ruleset makes of them."""
+        """Turn the learned elements in force into what the new ruleset makes of them.
+
+        All of them are written anew: a listing of a set that is growing can leave elements out, which would stay.
+        """
+        needed = learning.slots(ruleset)
+        yield from (self.table.drain(slot.name(attachment_id)) for slot in needed if slot in before.slots)
         wanted = learning.opened(ruleset, self._known(attachment_id, before), self.clock.now())
-        needed = set(learning.slots(ruleset))
-        for entry in before.learned:
-            if entry not in wanted and entry.slot in needed:
-                yield from self.table.delete_elements(entry.slot.name(attachment_id), [element(entry.key)])
-        held = before.learned
-        changed = {e: a for e, a in wanted.items() if e not in held or held[e].names != a.names}
-        yield from learning.refreshed(self.table, attachment_id, changed)
+        yield from learning.inserted(self.table, attachment_id, wanted)
 
     def _known(self, attachment_id: str, before: Before) -> learning.Known:
         """What was learned, by our own memory; a process that has just started takes the kernel's."""

@@ -146,22 +146,39 @@ def read(slot: Slot, elements: Iterable[Mapping[int, memoryview]]) -> dict[Entry
     return found
 
 
+def inserted(table: Table, attachment_id: str, entries: Mapping[Entry, Alive]) -> list[Message]:
+    """Insert entries into sets that have none of them."""
+    return [
+        message
+        for slot, group in _by_slot(entries).items()
+        for message in table.add_elements(slot.name(attachment_id), _packed(group))
+    ]
+
+
 def refreshed(table: Table, attachment_id: str, entries: Mapping[Entry, Alive]) -> list[Message]:
     """Insert entries, or give those that exist a new lifetime and new names.
 
     Kernels before 6.12 leave the lifetime of an element that is added again; add, delete, add works on all of them.
     """
-    by_slot: dict[Slot, list[tuple[Entry, Alive]]] = {}
-    for entry, alive in entries.items():
-        by_slot.setdefault(entry.slot, []).append((entry, alive))
     messages: list[Message] = []
-    for slot, group in by_slot.items():
+    for slot, group in _by_slot(entries).items():
         name = slot.name(attachment_id)
-        packed = [entry.element(alive.seconds, alive.names) for entry, alive in group]
+        packed = _packed(group)
         messages += table.add_elements(name, packed)
         messages += table.delete_elements(name, [element(entry.key) for entry, _ in group])
         messages += table.add_elements(name, packed)
     return messages
+
+
+def _by_slot(entries: Mapping[Entry, Alive]) -> dict[Slot, list[tuple[Entry, Alive]]]:
+    found: dict[Slot, list[tuple[Entry, Alive]]] = {}
+    for entry, alive in entries.items():
+        found.setdefault(entry.slot, []).append((entry, alive))
+    return found
+
+
+def _packed(group: Iterable[tuple[Entry, Alive]]) -> list[bytes]:
+    return [entry.element(alive.seconds, alive.names) for entry, alive in group]
 
 
 #: The names an address is known for, each with the seconds it still is.

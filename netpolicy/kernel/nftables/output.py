@@ -84,19 +84,11 @@ class Output(Writer):
             yield from self._dns(dns_port)
 
     def _dns(self, port: int) -> Iterator[Message]:
-        """Queries to anybody but another name server in a free network."""
+        """Queries to anybody, also to name servers in free networks: what these forward would leave in the queries' names."""
         for address in LOOPBACK:
-            version = address.version
             for protocol in (UDP, TCP):
-                query = (*e.family_is(version), *service_match(Service(protocol, 53, 53)))
-                target = e.redirect_to(address, port)
-                outside = (e.load_destination(version), *e.not_in(free)) if (free := self._networks(version)) else ()
-                yield self._rule("dns_", *query, *outside, *target)
-                for gateway in self.attachment.gateways:
-                    if free and gateway.version == version:
-                        yield self._rule(
-                            "dns_", *query, e.load_destination(version), e.compare(gateway.packed), *target
-                        )
+                query = (*e.family_is(address.version), *service_match(Service(protocol, 53, 53)))
+                yield self._rule("dns_", *query, *e.redirect_to(address, port))
 
     def _local(self, comment: str) -> Iterator[Message]:
         """What stays on the machine or the link. A query that was redirected to us still has the interface it was meant for."""

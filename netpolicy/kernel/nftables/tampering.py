@@ -61,7 +61,11 @@ class Tampering:
             )
             return
         names = sorted({*before, *now})
-        self._found += [f"{name} is not as we wrote it" for name in names if before.get(name) != now.get(name)]
+        changed = [name for name in names if before.get(name) != now.get(name)]
+        self._found += [
+            f"{name} {'are not as we wrote them' if name.startswith('the rules') else 'is not as we wrote it'}"
+            for name in changed
+        ]
 
     def _read_back(self) -> Mapping[str, bytes] | None:
         try:
