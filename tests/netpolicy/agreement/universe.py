@@ -9,7 +9,7 @@ from typing import Final
 from hypothesis import strategies as st
 
 from netpolicy.flow import PORTED, Address, Flow, Origin
-from netpolicy.ruleset import HostRule, Learned, NameRule, RangeRule, Ruleset
+from netpolicy.ruleset import HostRule, Learned, Mode, NameRule, RangeRule, Ruleset
 from netpolicy.services import EVERY, Service, merged
 
 ORIGIN: Final = Origin("test", "test", "test")
@@ -89,7 +89,7 @@ def _flows(draw: st.DrawFn, version: int, extra: tuple[Address, ...], aims: tupl
 
 
 @st.composite
-def steps(draw: st.DrawFn, version: int, extra: tuple[Address, ...], moment: float) -> Step:
+def steps(draw: st.DrawFn, version: int, mode: Mode, extra: tuple[Address, ...], moment: float) -> Step:
     """A step whose flows are of one family; its rules are of both, mostly of that one.
 
     Args:
@@ -99,10 +99,12 @@ def steps(draw: st.DrawFn, version: int, extra: tuple[Address, ...], moment: flo
     ends = {None: None, "past": moment - 3600, "future": moment + 3600}
     families = st.sampled_from((version, version, version, version, 10 - version))
 
-    def ranges(services: st.SearchStrategy[tuple[Service, ...]], most: int, *, ending: bool) -> tuple[RangeRule, ...]:
+    def ranges(
+        services: st.SearchStrategy[tuple[Service, ...]], most: int, *, ending: bool, least: int = 0
+    ) -> tuple[RangeRule, ...]:
         return tuple(
             RangeRule(draw(_networks(draw(families))), draw(services), ORIGIN, ends[draw(_ends)] if ending else None)
-            for _ in range(draw(st.integers(0, most)))
+            for _ in range(draw(st.integers(least, most)))
         )
 
     def names(services: st.SearchStrategy[tuple[Service, ...]], most: int, *, ending: bool) -> tuple[NameRule, ...]:
@@ -115,9 +117,9 @@ def steps(draw: st.DrawFn, version: int, extra: tuple[Address, ...], moment: flo
     pools = st.sampled_from([*POOLS[version], FAR[version]])
     ruleset = Ruleset(
         "random",
-        mode=draw(st.sampled_from(("enforce", "enforce", "enforce", "enforce", "observe", "off"))),
+        mode=mode,
         names=names(_services(), 3, ending=True),
-        ranges=ranges(_services(), 4, ending=True),
+        ranges=ranges(_services(), 4, ending=True, least=1),
         denied_names=names(_denied_services, 2, ending=False) if denies else (),
         denied_ranges=ranges(_denied_services, 2, ending=False) if denies else (),
         host=tuple(HostRule(s, ORIGIN) for s in (OPEN, *(draw(_services()) if draw(st.booleans()) else ()))),

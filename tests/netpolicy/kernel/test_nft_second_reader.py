@@ -255,10 +255,8 @@ table inet netpolicy {
     goto no_own
   }
   chain dns_own {
-    udp dport 53 ip daddr != 10.9.0.0/24 dnat ip to 127.0.0.1:5301
-    udp dport 53 ip daddr 10.9.0.1 dnat ip to 127.0.0.1:5301
-    tcp dport 53 ip daddr != 10.9.0.0/24 dnat ip to 127.0.0.1:5301
-    tcp dport 53 ip daddr 10.9.0.1 dnat ip to 127.0.0.1:5301
+    meta nfproto ipv4 udp dport 53 dnat ip to 127.0.0.1:5301
+    meta nfproto ipv4 tcp dport 53 dnat ip to 127.0.0.1:5301
     meta nfproto ipv6 udp dport 53 dnat ip6 to [::1]:5301
     meta nfproto ipv6 tcp dport 53 dnat ip6 to [::1]:5301
   }
