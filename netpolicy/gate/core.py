@@ -201,7 +201,7 @@ class Gate:
                 raise
             held.service.upstreams = servers
             held.verification = None
-            held.confirm_at = None if confirm_seconds is None else self._clock.monotonic() + confirm_seconds
+            held.ask()
             await keep.listen(held)
             _log.info("applied %s to %s (%s)", ruleset.id, before.attachment.name, attachment_id)
             return await self._state(held)
@@ -215,7 +215,7 @@ class Gate:
         keep = self._keep
         async with keep.turn(attachment_id):
             held = self._find(attachment_id)
-            if held.record.unconfirmed is None or held.overdue:
+            if held.deadline is None or held.overdue:
                 raise UserError(
                     "nothing-to-confirm",
                     f"no change of {held.record.attachment.name} waits to be confirmed",
@@ -229,7 +229,7 @@ class Gate:
             except UserError:
                 held.record = before
                 raise
-            held.confirm_at = None
+            held.ask()
             _log.info("confirmed %s (%s)", held.record.attachment.name, attachment_id)
             return await self._state(held)
 

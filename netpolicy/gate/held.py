@@ -22,6 +22,16 @@ _LOOPBACK = (ip_address("127.0.0.1"), ip_address("::1"))
 _PHASES: dict[Mode, Phase] = {"enforce": "enforced", "observe": "observed", "off": "off"}
 
 
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """By when what was applied must be confirmed: whichever clock is there first."""
+
+    by: float
+    """Seconds since the epoch."""
+    at: float
+    """Monotonic."""
+
+
 @dataclass(slots=True, eq=False)
 class Held:
     """An attachment and everything that serves it."""
@@ -37,8 +47,7 @@ class Held:
     """What is wrong now, by subject: ``listen``, ``learn``, ``names``, ``confirm``, ``end``, ``drift``."""
     verification: Json | None = None
     drift: Drift | None = None
-    confirm_at: float | None = None
-    """The monotonic time by which what was applied must be confirmed."""
+    deadline: Deadline | None = None
 
     @property
     def id(self) -> str:
@@ -53,10 +62,8 @@ class Held:
     @property
     def overdue(self) -> bool:
         """Whether what was applied should have been confirmed by now."""
-        pending = self.record.unconfirmed
-        if pending is None or self.confirm_at is None:
-            return False
-        return self.clock.monotonic() >= self.confirm_at or self.clock.now() >= pending.by
+        deadline = self.deadline
+        return deadline is not None and (self.clock.monotonic() >= deadline.at or self.clock.now() >= deadline.by)
 
     @property
     def ended(self) -> bool:
@@ -74,9 +81,15 @@ class Held:
         self.ruleset = ruleset
         return self.core.adopt(NameView(ruleset))
 
+    def ask(self) -> None:
+        """From now on what was applied waits to be confirmed, if its record says so."""
+        pending = self.record.unconfirmed
+        left = 0.0 if pending is None else pending.left(self.clock.now())
+        self.deadline = None if pending is None else Deadline(pending.by, self.clock.monotonic() + left)
+
     def lock(self) -> None:
         """The kernel refuses everything now."""
-        self.ruleset, self.unresolved, self.verification, self.confirm_at = None, (), None, None
+        self.ruleset, self.unresolved, self.verification, self.deadline = None, (), None, None
         self.core.adopt(None)
 
     def close(self) -> None:
@@ -103,7 +116,7 @@ class Held:
             dns=self._dns(),
             verification=self.verification,
             applied_at=None if ruleset is None else record.applied_at,
-            confirm_by=None if record.unconfirmed is None else record.unconfirmed.by,
+            confirm_by=None if self.deadline is None else self.deadline.by,
             ends_at=None if ruleset is None else ruleset.next_end,
             drift=self.drift,
         )

@@ -152,7 +152,7 @@ class Keeper:
             await self.save_anyway()
             raise
         held.service.upstreams = Upstreams(chosen(held.record.upstreams, self._upstreams))
-        held.verification, held.confirm_at = None, None
+        held.verification, held.deadline = None, None
         self.rolled_back(held, unconfirmed)
         if held.ruleset is not None:
             self.task(self.look_up(held))

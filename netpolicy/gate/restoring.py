@@ -37,8 +37,8 @@ async def look_up_all(keep: Keeper) -> None:
 
 
 async def _restore(keep: Keeper, remembered: Record, in_kernel: bool) -> None:
-    pending, now = remembered.unconfirmed, keep.clock.now()
-    overdue = pending is not None and pending.left(now) <= 0
+    pending = remembered.unconfirmed
+    overdue = pending is not None and pending.left(keep.clock.now()) <= 0
     record = remembered.back() if overdue else remembered
     why = f"{record.attachment.name} could not be restored and is locked"
     try:
@@ -47,12 +47,11 @@ async def _restore(keep: Keeper, remembered: Record, in_kernel: bool) -> None:
         keep.problems.append(f"{why}: {error.message}")
         held = keep.make(Record(record.attachment))
     keep.held[held.id] = held
-    if held.record.unconfirmed is not None:
-        held.confirm_at = keep.clock.monotonic() + held.record.unconfirmed.left(now)
     try:
         await _put_back(keep, held, in_kernel)
     except UserError as error:
         keep.problems.append(f"{why}: {error.message}")
+    held.ask()
     if overdue:
         keep.rolled_back(held, remembered)
 

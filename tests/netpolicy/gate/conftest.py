@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gatekit import RecordingEnforcer
+from gateworld import World
 
 from netpolicy.clock import Clock
 from netpolicy.dns.servers import ServerList
 from netpolicy.gate.core import Gate
 from netpolicy.gate.state import StateStore
+from netpolicy.lab import Lab
 
 
 @pytest.fixture
@@ -36,3 +38,10 @@ def gate(enforcer: RecordingEnforcer, tmp_path: Path) -> Callable[..., Gate]:
         return Gate(enforcer, prefix=prefix, upstreams=upstreams, store=store, clock=clock, version="test", **more)
 
     return make
+
+
+@pytest.fixture
+def world(lab: Lab) -> Iterator[World]:
+    made = World(lab)
+    yield made
+    made.client.close()

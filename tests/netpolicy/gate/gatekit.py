@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 from netpolicy import policy, presets
 from netpolicy.attachment import Attachment, Refusal
@@ -129,12 +130,16 @@ def until(ruleset: Ruleset, moment: float, *names: str) -> Ruleset:
     return replace(ruleset, names=tuple(changed))
 
 
+def compiled(**document: Any) -> Ruleset:
+    """The ruleset of this policy, without presets."""
+    off = dict.fromkeys(presets.names(), False)
+    return compile_policy(policy.parse({"presets": off, "ssh": False, **document}, source="test.json"))
+
+
 @functools.cache
 def rules(*domains: str, enabled: bool = True) -> Ruleset:
     """A ruleset of these names, without presets."""
-    off = dict.fromkeys(presets.names(), False)
-    document = {"domains": list(domains), "presets": off, "ssh": False, "enabled": enabled}
-    return compile_policy(policy.parse(document, source="test.json"))
+    return compiled(domains=list(domains), enabled=enabled)
 
 
 def attachment(identifier: str = "a1", interface: str = "lo", gateway: str = "127.0.0.1") -> Attachment:
@@ -143,11 +148,25 @@ def attachment(identifier: str = "a1", interface: str = "lo", gateway: str = "12
     return Attachment(identifier, f"project/{identifier}", interface, (network,), (ip_address(gateway),))
 
 
-class Daemon:
-    """``netpolicy gate serve`` as a process on a lab's host. Killed with the lab."""
+_BEGIN = "import sys; from netpolicy.cli import main; sys.exit(main())"
+_UNOWNED = """
+from netpolicy.gate import daemon
+from netpolicy.kernel.nftables import NftablesEnforcer
+daemon.open_enforcer = lambda _backend, *, table, netns: NftablesEnforcer(table, netns, owned=False)
+"""
 
-    def __init__(self, lab: Lab, *options: str, wrap: Sequence[str] = (), name: str = "gate") -> None:
+
+class Daemon:
+    """``netpolicy gate serve`` as a process on a lab's host. Killed with the lab.
+
+    With `owned` false it leaves its table open to other programs, as kernels before Linux 6.9 do.
+    """
+
+    def __init__(
+        self, lab: Lab, *options: str, wrap: Sequence[str] = (), name: str = "gate", owned: bool = True
+    ) -> None:
         self._lab, self._options, self._wrap = lab, options, wrap
+        self._begin = _BEGIN if owned else _UNOWNED + _BEGIN
         self.socket = lab.directory / f"{name}.sock"
         self.state = lab.directory / f"{name}-state"
         self.log: list[str] = []
@@ -155,9 +174,8 @@ class Daemon:
 
     def start(self) -> None:
         """Start (again), and wait until it says that it is ready."""
-        begin = "import sys; from netpolicy.cli import main; sys.exit(main())"
         own = ["gate", "serve", "--socket", str(self.socket), "--state", str(self.state), *self._options]
-        words = [*self._wrap, sys.executable, "-c", begin, *own]
+        words = [*self._wrap, sys.executable, "-c", self._begin, *own]
         self.process = self._lab.host.popen(words, stderr=subprocess.PIPE)
         assert self.process.stderr is not None
         for line in self.process.stderr:

@@ -9,73 +9,23 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 from gatekit import Daemon, dig, rules
+from gateworld import World
 
 from netpolicy.attachment import Attachment
 from netpolicy.flow import Flow
 from netpolicy.gate.client import GateClient
-from netpolicy.gate.protocol import State
 from netpolicy.kernel import netns
 from netpolicy.kernel.links import Links
-from netpolicy.lab import Lab, Record, Site, Workload
+from netpolicy.lab import Lab, Record, Workload
 from netpolicy.lab.addresses import OTHER_RESOLVERS, RESOLVERS
 
 pytestmark = [pytest.mark.kernel]
 FAMILIES = [pytest.param(0, id="v4"), pytest.param(1, id="v6")]
-
-
-class World:
-    """A lab, a daemon on its host, and one workload that is attached to it."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-        self.daemon = Daemon(lab)
-        self.client = self.daemon.client()
-        self.box = lab.add_workload(f"csp-{secrets.token_hex(4)}")
-        self.attachment = self.box.attachment()
-        self.client.attach(self.attachment)
-
-    def apply(self, *names: str | Site, **more: object) -> State:
-        ruleset = rules(*(name if isinstance(name, str) else name.name for name in names))
-        return self.client.apply(self.attachment.id, ruleset, **more)  # type: ignore[arg-type]  # a test's keywords
-
-    def restart(self) -> None:
-        self.client.close()
-        self.daemon.start()
-        self.client = self.daemon.client()
-
-    def state(self) -> State:
-        return self.client.status(self.attachment.id).attachments[0]
-
-    def gateway(self, family: int) -> str:
-        return str(self.box.gateways[family])
-
-    def reaches(self, address: str, port: int = 443) -> bool:
-        """Whether a connection succeeds; one that does not must not have knocked at the internet."""
-        before = self._knocks(address, port)
-        target = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-        outcome = self.box.reach(target).outcome
-        arrived = self._knocks(address, port) > before
-        assert (outcome, arrived) in (("reached", True), ("refused", False)), (outcome, arrived)
-        return arrived
-
-    def _knocks(self, address: str, port: int) -> int:
-        """TCP segments with SYN and without ACK that arrived: the last ones of an earlier connection do not count."""
-        header = 40 if ":" in address else 20
-        packets = self.lab.receiver.arrived(address, port, 6)
-        return sum(packet.data[header + 13] & 0x12 == 0x02 for packet in packets)
-
-
-@pytest.fixture
-def world(lab: Lab) -> Iterator[World]:
-    made = World(lab)
-    yield made
-    made.client.close()
 
 
 @pytest.mark.requirement("F1")
