@@ -21,7 +21,8 @@ from netpolicy.policy.problems import Refused
 from netpolicy.policy.target import Target
 from netpolicy.prefixes import Prefixes
 from netpolicy.presets import Preset
-from netpolicy.ruleset import HostRule, NameRule, Network, RangeRule, Ruleset
+from netpolicy.presets.ages import stale
+from netpolicy.ruleset import HostRule, NameRule, RangeRule, Ruleset
 from netpolicy.services import EVERY, Service, merged, subtract
 
 _SSH = Service(ports.TCP, 22, 22)
@@ -34,15 +35,17 @@ _EVERYWHERE = ("0.0.0.0/0", "::/0")
 def compile_policy(policy: Policy, *, role: Role = "dev", now: float | None = None) -> Ruleset:
     """Everything the policy opens and denies for one container.
 
-    Never raises: a line of a preset that means nothing, and a rule that has ended, become warnings.
+    Never raises: a line of a preset that means nothing, a preset's list that is old, and a rule that has ended become warnings.
 
     Args:
         policy: A checked policy.
         role: The container's part; rules for other roles are left out.
-        now: Seconds since 1970: rules that have ended by then are left out. None: none has.
+        now: Seconds since 1970: rules that have ended by then are left out, and lists have an age. None: none has.
     """
     warnings: list[str] = []
     own = _Applying(policy, role, now, warnings)
+    for preset in policy.active:
+        warnings += stale(preset, now)
     rules = [*own.of((*policy.domains, *policy.allow), bare=own.bare), *own.of_presets(), *own.of_ssh()]
     denials = list(own.of(policy.deny, bare=EVERY))
     return Ruleset(
@@ -181,16 +184,6 @@ def _ranges(rules: Iterable[RangeRule]) -> Iterator[RangeRule]:
 def _lasting(rule: NameRule | RangeRule) -> float:
     """A number that is the smaller, the longer a rule lasts."""
     return -math.inf if rule.until is None else -rule.until
-
-
-def distinct(opened: Iterable[tuple[Network, tuple[Service, ...], Origin]]) -> Iterator[RangeRule]:
-    """Widest network first, each reduced to the services that no network around it has."""
-    known: Prefixes[Service] = Prefixes()
-    for network, services, origin in sorted(opened, key=lambda row: row[0].prefixlen):
-        new = subtract(services, known.around(network))
-        if new:
-            known.add(network, *new)
-            yield RangeRule(network, new, origin)
 
 
 def _host(policy: Policy) -> Iterator[HostRule]:

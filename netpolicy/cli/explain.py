@@ -16,7 +16,6 @@ import json
 from dataclasses import asdict
 
 from netpolicy.cli import asked
-from netpolicy.compile import compile_policy
 from netpolicy.errors import Exit
 from netpolicy.policy import parse_flow
 from netpolicy.steps import explain
@@ -26,13 +25,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("target", metavar="TARGET", help="what to connect to, such as github.com or 192.0.2.1:22")
     asked.declare(parser)
+    asked.declare_role(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Explain one target."""
     flow = parse_flow(args.target)
     policy = asked.policy(args)
-    ruleset = compile_policy(policy)
+    ruleset = asked.ruleset(policy, args)
     path = explain(ruleset, flow)
     document = {
         "target": args.target,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 
 from netpolicy import presets
 from netpolicy.addresses import forbidden
+from netpolicy.compile import written
 from netpolicy.errors import UserError
-from netpolicy.policy import target
+from netpolicy.policy import parse, target
 
 FOLDER = Path(presets.__file__).parent
 SEED = {
@@ -25,6 +27,7 @@ SEED = {
 }
 
 
+@pytest.mark.requirement("F4")
 @pytest.mark.parametrize("name", presets.names())
 def test_every_file_says_what_it_is(name: str) -> None:
     preset = presets.load(name)
@@ -47,6 +50,7 @@ def test_every_file_says_what_it_is(name: str) -> None:
         assert network.prefixlen >= (16 if network.version == 4 else 24), "a preset opens no continent"
 
 
+@pytest.mark.requirement("F4")
 def test_the_seed_is_on_and_the_rest_is_off() -> None:
     on = {name for name in presets.names() if presets.load(name).default}
     assert on == {*SEED, "github"}
@@ -54,6 +58,15 @@ def test_the_seed_is_on_and_the_rest_is_off() -> None:
         assert [*presets.load(name).names, *presets.load(name).ranges] == listed
     off = set(presets.names()) - on
     assert {"pypi", "debian", "crates", "go", "docker-hub", "rubygems", "yarn", "huggingface"} <= off
+
+
+@pytest.mark.requirement("F4")
+@pytest.mark.parametrize("name", presets.names())
+def test_each_can_be_switched_on_and_off(name: str) -> None:
+    on, off = ({p.name for p in parse({"presets": {name: wanted}}, source="p").active} for wanted in (True, False))
+    assert on - off == {name}
+    ruleset = written(parse({"presets": {name: True}}, source="p"))
+    assert f"preset:{name}" in {rule.origin.source for rule in (*ruleset.names, *ruleset.ranges)}
 
 
 def test_github_has_its_names_and_a_dated_copy_of_its_ranges() -> None:
@@ -84,3 +97,11 @@ def test_presets_are_found_by_the_hosts_they_name() -> None:
     assert presets.naming("pypi.org") == ["pypi"]
     assert presets.naming("ssh.github.com") == ["github"]
     assert presets.naming("unheard-of.example") == []
+
+
+def test_a_preset_with_a_wildcard_is_found_by_the_names_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = presets._shipped
+    wild = replace(shipped("npm"), names=("*.npm.example:443",))
+    monkeypatch.setattr(presets, "_shipped", lambda name: wild if name == "npm" else shipped(name))
+    assert presets.naming("a.b.npm.example") == ["npm"]
+    assert presets.naming("npm.example") == []
