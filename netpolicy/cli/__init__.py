@@ -15,7 +15,7 @@ PROGRAM = Program(
         Verb("explain", "netpolicy.cli.explain", "show the way of a connection through the layers to its verdict"),
         Verb("compile", "netpolicy.cli.compile", "print the ruleset that a policy becomes"),
         Verb("diff", "netpolicy.cli.diff", "compare two policies by what they open"),
-        Verb("presets", "netpolicy.cli.presets", "list the presets, or show one"),
+        Verb("presets", "netpolicy.cli.presets", "list the presets, show one, or fetch what providers publish"),
         Verb("run", "netpolicy.cli.run", "run a command behind the firewall, without Docker"),
         Verb("attach", "netpolicy.cli.attach", "firewall a network that exists: Docker's, a bridge, a namespace"),
         Verb("status", "netpolicy.cli.status", "what is attached, how it is, and what was refused"),
