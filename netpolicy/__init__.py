@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from netpolicy.decide import decide
 
 if TYPE_CHECKING:
+    from netpolicy.algebra import Counterexample as Counterexample
     from netpolicy.algebra import Difference as Difference
     from netpolicy.algebra import diff as diff
+    from netpolicy.algebra import merge as merge
     from netpolicy.algebra import subset as subset
     from netpolicy.compile import compile_policy as compile_policy
     from netpolicy.errors import UserError as UserError
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from netpolicy.ruleset import Ruleset as Ruleset
 
 _HOME = {
+    "Counterexample": "netpolicy.algebra",
     "Difference": "netpolicy.algebra",
     "Flow": "netpolicy.flow",
     "Policy": "netpolicy.policy",
@@ -38,11 +41,13 @@ _HOME = {
     "compile_policy": "netpolicy.compile",
     "diff": "netpolicy.algebra",
     "load": "netpolicy.policy",
+    "merge": "netpolicy.algebra",
     "parse_flow": "netpolicy.policy",
     "subset": "netpolicy.algebra",
 }
 
 __all__ = [
+    "Counterexample",
     "Difference",
     "Flow",
     "Policy",
@@ -53,6 +58,7 @@ __all__ = [
     "decide",
     "diff",
     "load",
+    "merge",
     "parse_flow",
     "subset",
 ]

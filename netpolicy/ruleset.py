@@ -195,7 +195,7 @@ class Ruleset:
 
         Asked again and again, it gives the same object (with its indexes) until another rule ends.
         """
-        ended = bisect.bisect_right(self._ends, moment)
+        ended = bisect.bisect_right(self.ends, moment)
         if not ended:
             return self
         known = self._later
@@ -210,8 +210,8 @@ class Ruleset:
         return known[ended]
 
     @cached_property
-    def _ends(self) -> tuple[float, ...]:
-        """When rules end, in order."""
+    def ends(self) -> tuple[float, ...]:
+        """When rules end, in seconds since 1970, in order."""
         rules: list[NameRule | RangeRule] = [*self.names, *self.ranges]
         return tuple(sorted({rule.until for rule in rules if rule.until is not None}))
 
@@ -223,7 +223,7 @@ class Ruleset:
     @property
     def next_end(self) -> float | None:
         """When the first of the rules ends, in seconds since 1970; None where none does."""
-        return self._ends[0] if self._ends else None
+        return self.ends[0] if self.ends else None
 
     @cached_property
     def groups(self) -> tuple[RangeGroup, ...]:

@@ -26,6 +26,10 @@ class Spans:
         numbers = (number.to_bytes(width, "big") for pair in self.pairs for number in pair)
         return hashlib.sha256(b"%d" % self.version + b"".join(numbers)).hexdigest()
 
+    def __bool__(self) -> bool:
+        """Whether there is any address."""
+        return bool(self.pairs)
+
     def __contains__(self, address: int) -> bool:
         at = bisect.bisect_right(self.pairs, (address, 1 << 128)) - 1
         return at >= 0 and self.pairs[at][0] <= address <= self.pairs[at][1]
@@ -58,6 +62,17 @@ def subtract(some: Spans, taken: Spans) -> Spans:
         if begin <= last:
             left.append((begin, last))
     return Spans(some.version, tuple(left))
+
+
+def intersect(some: Spans, others: Spans) -> Spans:
+    """The addresses that both sets, of one family, have."""
+    found: list[Pair] = []
+    for first, last in some.pairs:
+        start = max(bisect.bisect_right(others.pairs, (first, 1 << 128)) - 1, 0)
+        for begin, end in others.pairs[start : bisect.bisect_right(others.pairs, (last, 1 << 128))]:
+            if end >= first:
+                found.append((max(first, begin), min(last, end)))
+    return Spans(some.version, tuple(found))
 
 
 def networks(some: Spans) -> Iterator[IPv4Network | IPv6Network]:

@@ -1,34 +1,48 @@
-"""The one question under all comparisons: what does this ruleset open that the other one does not?"""
+"""The one question under all comparisons: what does this ruleset open that the other one does not, and from when on?
+
+Rules only end, so both open less and less. What the one opens beyond the other begins at once, or when a rule of the other ends.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_network
 
 from netpolicy import spans
-from netpolicy.algebra.normal import asked, effective, lifted, outward, plain
+from netpolicy.algebra.normal import answerable, asked, common, effective, lifted, outward, plain
 from netpolicy.algebra.openings import Kind, Opening, at_host, at_name, at_network
-from netpolicy.compile import distinct
+from netpolicy.algebra.pieces import Open, Piece, Told, without
+from netpolicy.algebra.regions import Regions
 from netpolicy.decide import decide
-from netpolicy.flow import PROTOCOLS, Flow
-from netpolicy.ruleset import RangeRule, Ruleset
-from netpolicy.services import Service, elements, merged, subtract
+from netpolicy.flow import PROTOCOLS, Flow, Origin
+from netpolicy.prefixes import Prefixes
+from netpolicy.ruleset import NameRule, RangeRule, Ruleset, end
+from netpolicy.services import EVERY, Service, merged, subtract
 from netpolicy.spans import Spans
 
 _HTTPS = (PROTOCOLS["tcp"], 443)
+_DNS = (Service(PROTOCOLS["tcp"], 53, 53), Service(PROTOCOLS["udp"], 53, 53))
+_ALL_IPV6 = ip_network("::/0")
+#: To any name server.
+_QUERY = Flow(PROTOCOLS["udp"], 53, name="example.com")
 
 
 def beyond(more: Ruleset, less: Ruleset) -> Iterator[Opening]:
     """What `more` opens and `less` does not, by the rules of `more`: host, names, networks, addresses in answers."""
     yield from _host(more, less)
-    if less.mode == "off":
-        return
-    if more.mode == "off":
-        yield Opening(Kind.EVERYTHING, None, (), None, _unknown(less))
-        return
-    other = _Ranges(less)
-    yield from _names(more, less)
-    yield from _networks(more, other)
-    yield from _answers(more, less, other)
+    match more.mode, less.mode:
+        case (_, "off") | ("enforce" | "observe", "observe"):
+            return
+        case "off", "observe":
+            # Only an observed policy leaves queries to the gate.
+            yield Opening(Kind.EVERYTHING, None, _DNS, None, _QUERY)
+        case "off", _:
+            yield Opening(Kind.EVERYTHING, None, (), None, _unknown(less))
+        case "observe", _:
+            yield Opening(Kind.OBSERVED, None, (), None, _unknown(less))
+        case _:
+            yield from _by_rules(more, less)
 
 
 def _host(more: Ruleset, less: Ruleset) -> Iterator[Opening]:
@@ -36,103 +50,157 @@ def _host(more: Ruleset, less: Ruleset) -> Iterator[Opening]:
     for rule in more.host:
         new = subtract(plain([rule.service]), known)
         if effective(new):
-            yield at_host(new, rule.origin)
+            yield Opening(Kind.HOST, None, new, rule.origin, at_host(new))
         known = merged((*known, *new))
 
 
 def _unknown(ruleset: Ruleset) -> Flow:
-    """A flow to a name that the ruleset does not open."""
-    tried = (Flow(*_HTTPS, name=f"{'www.' * times}example.com") for times in range(len(ruleset.names) + 1))
+    """A flow to a name that the ruleset does not open: no rule is for names of two of these endings."""
+    endings = ("com", *(f"test{number}" for number in range(len(ruleset.names) + 1)))
+    tried = (
+        Flow(*_HTTPS, name=name) for name in ("example.com", "www.example.com", *(f"example.{e}" for e in endings))
+    )
     return next(flow for flow in tried if not decide(ruleset, flow).allowed)
 
 
-def _names(more: Ruleset, less: Ruleset) -> Iterator[Opening]:
-    known: dict[str, tuple[Service, ...]] = {}
-    for rule in more.names:
-        if asked(rule.name):
-            if rule.name not in known:
-                known[rule.name] = plain(less.services_of(rule.name))
-            new = subtract(plain(rule.services), known[rule.name])
+def _by_rules(more: Ruleset, less: Ruleset) -> Iterator[Opening]:
+    names, networks, answers = _Names(), Told(), Told()
+    for since in (None, *less.ends):
+        one, other = (more, less) if since is None else (more.at(since), less.at(since))
+        yield from names.new(one, other, since)
+        yield from _networks(one, other, networks, since)
+        yield from _answers(one, other, answers, since)
+
+
+class _Names:
+    """What names open, told once."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, tuple[Service, ...]] = {}
+
+    def new(self, more: Ruleset, less: Ruleset, since: float | None) -> Iterator[Opening]:
+        """What is open beyond now, and was not before."""
+        regions = Regions(more, less)
+        found: dict[str, tuple[Service, ...]] = {}
+        for name in regions.all:
+            opened = plain(more.services_of(name))
+            missing = subtract(opened, plain(less.services_of(name))) if opened else ()
+            new = subtract(missing, self._before.get(name, ()))
             if effective(new):
-                yield at_name(rule.name, new, rule.origin)
-            known[rule.name] = merged((*known[rule.name], *new))
+                found[name] = new
+            self._before[name] = missing
+        left = dict(found)
+        # The longest lasting first, so that an opening ends when its rule does.
+        for rule in sorted(more.names, key=lambda rule: end(rule.until), reverse=True):
+            if asked(rule.name):
+                for name in (rule.name, *regions.inside(rule.name)):
+                    if name in left:
+                        yield from _at_region(name, rule, regions, found, left, since)
 
 
-def _networks(more: Ruleset, other: _Ranges) -> Iterator[Opening]:
-    for rule in distinct((rule.network, plain(rule.services), rule.origin) for rule in more.ranges):
-        for left, new in other.missing(spans.of_networks([rule.network], rule.network.version), rule.services):
-            yield from _told(Kind.NETWORK, left, new, rule)
+def _at_region(
+    name: str,
+    rule: NameRule,
+    regions: Regions,
+    found: dict[str, tuple[Service, ...]],
+    left: dict[str, tuple[Service, ...]],
+    since: float | None,
+) -> Iterator[Opening]:
+    """What a rule opens in a region, and in those within that it opens as well."""
+    services = common(left[name], plain(rule.services))
+    if not effective(services):
+        return
+    left[name] = subtract(left[name], services)
+    apart: list[str] = []
+    for inner in regions.inside(name):
+        if effective(subtract(services, found.get(inner, ()))):
+            apart.append(inner)
+        elif not any(inner in regions.inside(outer) for outer in apart):
+            left[inner] = subtract(left[inner], services)
+    apart = [inner for inner in apart if not any(inner in regions.inside(outer) for outer in apart)]
+    example = at_name(regions.example(name), services)
+    yield Opening(Kind.NAME, name, services, rule.origin, example, tuple(apart), since, rule.until)
 
 
-def _answers(more: Ruleset, less: Ruleset, other: _Ranges) -> Iterator[Opening]:
-    """Where names may now resolve to, so that addresses open which no range does. What ranges open is told already."""
-    services = merged(s for rule in more.names if asked(rule.name) for s in plain(rule.services))
-    own = _Ranges(more)
-    known = {version: _union([lifted(r) for r in less.ranges], version) for version in (4, 6)}
-    for rule in more.ranges:
+def _networks(more: Ruleset, less: Ruleset, told: Told, since: float | None) -> Iterator[Opening]:
+    own, other = ({version: Open(ruleset, version) for version in (4, 6)} for ruleset in (more, less))
+    for rule in _distinct(more):
         version = rule.network.version
-        new = spans.subtract(lifted(rule), known[version])
-        if new.pairs and services:
-            known[version] = spans.union([known[version], new])
-            for left, unopened in other.missing(new, services):
-                for rest, found in own.missing(left, unopened):
-                    yield from _told(Kind.ANSWER, rest, found, rule)
+        opened = without([(spans.of_networks([rule.network], version), rule.services)], own[version].denied)
+        missing = [piece for part in opened for piece in other[version].missing(*part)]
+        yield from _told(Kind.NETWORK, told.new(missing, version), rule.origin, since, rule.until)
+    told.remember()
 
 
-def _told(kind: Kind, addresses: Spans, services: tuple[Service, ...], rule: RangeRule) -> Iterator[Opening]:
-    if effective(services):
-        for network in spans.networks(addresses):
-            if outward(network).pairs:
-                yield at_network(kind, network, services, rule.origin)
+def _distinct(ruleset: Ruleset) -> Iterator[RangeRule]:
+    """The allowing ranges, each reduced to the services that no network around it has for as long."""
+    known: Prefixes[Service] = Prefixes()
+    for rule in sorted(ruleset.ranges, key=lambda rule: (-end(rule.until), rule.network.prefixlen)):
+        new = subtract(plain(rule.services), known.around(rule.network))
+        if new and (rule.network.version == 4 or ruleset.ipv6):
+            known.add(rule.network, *new)
+            yield replace(rule, services=new)
 
 
-def _union(parts: Iterable[Spans], version: int) -> Spans:
-    return spans.union([Spans(version, ()), *(part for part in parts if part.version == version)])
+def _answers(more: Ruleset, less: Ruleset, told: Told, since: float | None) -> Iterator[Opening]:
+    """Where names may resolve to by the one and not by the other, so that addresses open which no range does.
+
+    It is about names that both open: what the other does not open by name is told already, wherever it resolves to.
+    """
+    patterns = (name for name in Regions(more, less).all if more.knows(name))
+    both = merged(s for name in patterns for s in common(plain(more.services_of(name)), plain(less.services_of(name))))
+    for version in (4, 6):
+        if not effective(both) or (version == 6 and not more.ipv6):
+            continue
+        own, other = Open(more, version), Open(less, version)
+        for addresses, services, origin, until in _differing(more, less, version):
+            pieces = without([(addresses, common(both, services))], own.denied)
+            # What ranges open is told already.
+            pieces = [left for piece in pieces for left in other.missing(*piece)]
+            pieces = told.new([left for piece in pieces for left in own.missing(*piece)], version)
+            if version == 6 and not less.ipv6:
+                yield from _by_ipv6(pieces, since)
+            else:
+                yield from _told(Kind.ANSWER, pieces, origin, since, until)
+            told.remember()
 
 
-class _Ranges:
-    """What the ranges of a ruleset open, for asking what they do not."""
-
-    def __init__(self, ruleset: Ruleset) -> None:
-        self._groups = {
-            version: [(plain(g.services), g.spans) for g in ruleset.groups if g.version == version]
-            for version in (4, 6)
-        }
-        self._elements = {
-            version: elements(s for own, _ in groups for s in own) for version, groups in self._groups.items()
-        }
-        self._opened: dict[tuple[int, Service], Spans] = {}
-        self._pieces: dict[tuple[int, tuple[Service, ...]], list[tuple[Service, Spans]]] = {}
-
-    def missing(self, addresses: Spans, services: tuple[Service, ...]) -> list[tuple[Spans, tuple[Service, ...]]]:
-        """Those of the services, at those of the addresses, that no range opens: services with the same addresses together."""
-        found: dict[tuple[spans.Pair, ...], list[Service]] = {}
-        for piece, opened in self._cut(addresses.version, services):
-            left = spans.subtract(addresses, opened)
-            if left.pairs:
-                found.setdefault(left.pairs, []).append(piece)
-        return [(Spans(addresses.version, left), merged(pieces)) for left, pieces in found.items()]
-
-    def _cut(self, version: int, services: tuple[Service, ...]) -> list[tuple[Service, Spans]]:
-        """The services in pieces, each with the addresses at which all of it is open."""
-        key = (version, services)
-        if key not in self._pieces:
-            known = self._elements[version]
-            unknown = [(piece, Spans(version, ())) for piece in subtract(services, known)]
-            shared = [
-                (both, self._at(version, e)) for e in known for s in services if (both := _common(e, s)) is not None
-            ]
-            self._pieces[key] = [*unknown, *shared]
-        return self._pieces[key]
-
-    def _at(self, version: int, element: Service) -> Spans:
-        key = (version, element)
-        if key not in self._opened:
-            groups = self._groups[version]
-            self._opened[key] = _union((a for own, a in groups if any(s.contains(element) for s in own)), version)
-        return self._opened[key]
+def _by_ipv6(pieces: list[Piece], since: float | None) -> Iterator[Opening]:
+    """That names may have IPv6 addresses at all, told as one."""
+    usable = [(addresses, found) for addresses, services in pieces if (found := effective(services))]
+    if usable:
+        addresses, services = usable[0]
+        example = at_network(next(spans.networks(addresses)), services)
+        every = merged(s for _, found in usable for s in found)
+        yield Opening(Kind.ANSWER, _ALL_IPV6, every, None, example, (), since)
 
 
-def _common(one: Service, other: Service) -> Service | None:
-    first, last = max(one.first, other.first), min(one.last, other.last)
-    return Service(one.protocol, first, last) if one.protocol == other.protocol and first <= last else None
+def _differing(
+    more: Ruleset, less: Ruleset, version: int
+) -> Iterator[tuple[Spans, tuple[Service, ...], Origin | None, float | None]]:
+    """Addresses to which names may resolve by the one; by the other not, or not with these services. With the rule behind it."""
+    if version == 6 and not less.ipv6:
+        yield answerable(more.ranges, version), EVERY, None, None
+        return
+    known = answerable(less.ranges, version)
+    for rule in sorted(more.ranges, key=lambda rule: end(rule.until), reverse=True):
+        if rule.network.version == version:
+            new = spans.subtract(lifted(rule), known)
+            if new.pairs:
+                yield new, EVERY, rule.origin, rule.until
+    denials = [denial for denial in less.denied_ranges if denial.network.version == version]
+    found = answerable(more.ranges, version) if denials else Spans(version, ())
+    for denial in denials:
+        inside = spans.intersect(spans.of_networks([denial.network], version), found)
+        yield inside, plain(denial.services), denial.origin, None
+
+
+def _told(
+    kind: Kind, pieces: list[Piece], origin: Origin | None, since: float | None, until: float | None
+) -> Iterator[Opening]:
+    for addresses, services in pieces:
+        if effective(services):
+            for network in spans.networks(addresses):
+                if outward(network).pairs:
+                    example = at_network(network, services)
+                    yield Opening(kind, network, services, origin, example, (), since, until)

@@ -9,6 +9,7 @@ from ipaddress import ip_network
 from netpolicy import spans
 from netpolicy.addresses import FORBIDDEN, UNROUTABLE
 from netpolicy.flow import PORTED
+from netpolicy.lifted import lifted as granted
 from netpolicy.ruleset import Network, RangeRule
 from netpolicy.services import Service, merged, subtract
 from netpolicy.spans import Spans
@@ -43,6 +44,12 @@ def _effective(services: tuple[Service, ...]) -> tuple[Service, ...]:
     return subtract(_plain(services), _DNS)
 
 
+def common(some: Iterable[Service], others: Iterable[Service]) -> tuple[Service, ...]:
+    """What both lists of services have."""
+    own = merged(some)
+    return subtract(own, subtract(own, others))
+
+
 def asked(name: str) -> bool:
     """Whether a rule for this name can decide a flow: names are asked for in one spelling, and localhost is not asked for."""
     return name == name.lower().removesuffix(".") and name.rpartition(".")[2] != "localhost"
@@ -60,21 +67,23 @@ def outward(network: Network) -> Spans:
 
 def lifted(rule: RangeRule) -> Spans:
     """The addresses that allowed names may have because of this rule: it lies in a block which they are otherwise kept out of."""
-    network = rule.network
-    number, version = int(network.network_address), network.version
-    found = Spans(version, ())
-    if number not in _kept_out(version):
-        return found
-    left = outward(network)
-    for block, _what, _source in FORBIDDEN:
-        if block.version == version:
-            if block.prefixlen <= network.prefixlen and number & int(block.netmask) == int(block.network_address):
-                found = spans.union([found, left])
-            # Of the blocks that have an address, the first one counts.
-            left = spans.subtract(left, spans.of_networks([block], version))
-    return found
+    version = rule.network.version
+    return spans.subtract(granted([rule.network], version), _never(version))
+
+
+def answerable(ranges: Iterable[RangeRule], version: int) -> Spans:
+    """The addresses that allowed names may have by these ranges: public ones, and those that a range lifts."""
+    own = granted((rule.network for rule in ranges if rule.network.version == version), version)
+    return spans.subtract(spans.union([_public(version), own]), _never(version))
 
 
 @cache
-def _kept_out(version: int) -> Spans:
-    return spans.of_networks([block for block, _what, _source in FORBIDDEN if block.version == version], version)
+def _public(version: int) -> Spans:
+    kept_out = [block for block, _what, _source in FORBIDDEN if block.version == version]
+    return spans.subtract(everything(version), spans.of_networks(kept_out, version))
+
+
+@cache
+def everything(version: int) -> Spans:
+    """All addresses of a family."""
+    return Spans(version, ((0, (1 << (32 if version == 4 else 128)) - 1),))

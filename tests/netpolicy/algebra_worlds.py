@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 from hypothesis import strategies as st
 
 from netpolicy.addresses import forbidden
 from netpolicy.algebra import HOST, Kind, Opening
 from netpolicy.decide import decide
-from netpolicy.flow import Flow, Origin
+from netpolicy.flow import Address, Flow, Origin
+from netpolicy.patterns import covers
 from netpolicy.ruleset import HostRule, Learned, NameRule, RangeRule, Ruleset
-from netpolicy.services import Service
+from netpolicy.services import EVERY, Service, subtract
 
-NAMES = ("a.example", "b.example", "app.localhost", "Odd.example", "")
+NAMES = (
+    "a.example",
+    "b.example",
+    "x.b.example",
+    "*.example",
+    "*.b.example",
+    "*.x.b.example",
+    "*.com",
+    "app.localhost",
+    "*.localhost",
+    "Odd.example",
+    "",
+)
 #: Nested and neighbouring, public and private, with the corners: metadata inside link-local, loopback, mapped, everything.
 NETWORKS = tuple(
     ip_network(text)
@@ -30,7 +45,17 @@ SERVICES = (
     Service(17, 2, 2), Service(6, 0, 0), Service(6, 1, 65535), Service(1), Service(58), Service(1, 0, 9), Service(47, 5, 6), Service(47),
 )  # fmt: skip
 
-_names = (*(name for name in NAMES if name), "unknown.example")
+_asked = (
+    "a.example",
+    "b.example",
+    "c.example",
+    "x.b.example",
+    "y.b.example",
+    "z.x.b.example",
+    "example",
+    "www.example.com",
+    "app.localhost",
+)
 _addresses = tuple(
     ip_address(text)
     for text in (
@@ -57,7 +82,7 @@ FLOWS = tuple(
     flow
     for protocol, port in _kinds
     for flow in (
-        *(Flow(protocol, port, name=name) for name in _names),
+        *(Flow(protocol, port, name=name) for name in _asked),
         *(Flow(protocol, port, address=address) for address in _addresses),
     )
 )
@@ -65,7 +90,28 @@ FLOWS = tuple(
 _TO = {address: [flow for flow in FLOWS if flow.address == address] for address in _addresses}
 
 _services = st.lists(st.sampled_from(SERVICES), min_size=1, max_size=2).map(tuple)
-_origins = st.integers(0, 5).map(lambda number: Origin("p.json", f"allow[{number}]", "x"))
+_denied = st.just(EVERY) | _services
+_ends = st.sampled_from([None, None, 100.0, 200.0])
+#: Before any rule ends, and when rules do.
+MOMENTS = (None, 100.0, 200.0)
+
+
+def _origins(kind: str) -> st.SearchStrategy[Origin]:
+    return st.integers(0, 5).map(lambda number: Origin("p.json", f"{kind}[{number}]", "x"))
+
+
+def _ranges(
+    most: int, services: st.SearchStrategy[Any], kind: str, ends: st.SearchStrategy[Any]
+) -> st.SearchStrategy[Any]:
+    rules = st.builds(RangeRule, st.sampled_from(NETWORKS), services, _origins(kind), ends)
+    return st.lists(rules, max_size=most).map(tuple)
+
+
+def _named(
+    most: int, services: st.SearchStrategy[Any], kind: str, ends: st.SearchStrategy[Any]
+) -> st.SearchStrategy[Any]:
+    rules = st.builds(NameRule, st.sampled_from(NAMES), services, _origins(kind), ends)
+    return st.lists(rules, max_size=most).map(tuple)
 
 
 def rulesets(*, distinct_origins: bool = False) -> st.SearchStrategy[Ruleset]:
@@ -73,10 +119,13 @@ def rulesets(*, distinct_origins: bool = False) -> st.SearchStrategy[Ruleset]:
     found = st.builds(
         Ruleset,
         policy=st.just("p"),
-        mode=st.sampled_from(["enforce", "enforce", "enforce", "off"]),
-        names=st.lists(st.builds(NameRule, st.sampled_from(NAMES), _services, _origins), max_size=3).map(tuple),
-        ranges=st.lists(st.builds(RangeRule, st.sampled_from(NETWORKS), _services, _origins), max_size=4).map(tuple),
-        host=st.lists(st.builds(HostRule, st.sampled_from(SERVICES), _origins), max_size=2).map(tuple),
+        mode=st.sampled_from(["enforce"] * 6 + ["observe", "off"]),
+        names=_named(3, _services, "allow", _ends),
+        ranges=_ranges(4, _services, "allow", _ends),
+        host=st.lists(st.builds(HostRule, st.sampled_from(SERVICES), _origins("host")), max_size=2).map(tuple),
+        denied_names=_named(2, _denied, "deny", st.none()),
+        denied_ranges=_ranges(2, _denied, "deny", st.none()),
+        ipv6=st.sampled_from([True, True, True, False]),
     )
     return found.map(numbered) if distinct_origins else found
 
@@ -92,6 +141,8 @@ def numbered(ruleset: Ruleset) -> Ruleset:
         names=tuple(replace(r, origin=origin("names", i)) for i, r in enumerate(ruleset.names)),
         ranges=tuple(replace(r, origin=origin("ranges", i)) for i, r in enumerate(ruleset.ranges)),
         host=tuple(replace(r, origin=origin("host", i)) for i, r in enumerate(ruleset.host)),
+        denied_names=tuple(replace(r, origin=origin("denied_names", i)) for i, r in enumerate(ruleset.denied_names)),
+        denied_ranges=tuple(replace(r, origin=origin("denied_ranges", i)) for i, r in enumerate(ruleset.denied_ranges)),
     )
 
 
@@ -102,23 +153,40 @@ def without(ruleset: Ruleset, origins: set[Origin]) -> Ruleset:
         names=tuple(r for r in ruleset.names if r.origin not in origins),
         ranges=tuple(r for r in ruleset.ranges if r.origin not in origins),
         host=tuple(r for r in ruleset.host if r.origin not in origins),
+        denied_names=tuple(r for r in ruleset.denied_names if r.origin not in origins),
+        denied_ranges=tuple(r for r in ruleset.denied_ranges if r.origin not in origins),
     )
 
 
-def reached(ruleset: Ruleset) -> set[tuple[str, Flow]]:
-    """Every (world, flow) that passes; a world says which name resolves to which address, or that none does."""
+Fate = tuple[float | None, str, Flow]
+
+
+def reached(ruleset: Ruleset) -> set[Fate]:
+    """Every (moment, world, flow) that passes; a world says which name resolves to which address, or that none does."""
+    return {
+        (moment, *fate) for moment in MOMENTS for fate in _reached(ruleset if moment is None else ruleset.at(moment))
+    }
+
+
+@lru_cache(8)
+def _reached(ruleset: Ruleset) -> frozenset[tuple[str, Flow]]:
     plainly = {flow for flow in FLOWS if decide(ruleset, flow, attachment=HOST).allowed}
     found = {("", flow) for flow in plainly}
-    permitted = [rule.network for rule in ruleset.ranges]
-    for name in ("", "a.example", "b.example"):
+    for name in ("", "a.example", "b.example", "y.b.example"):
         for address, flows in _TO.items():
-            entries: list[Learned] = []
-            if ruleset.mode == "enforce" and name in ruleset.by_name and forbidden(address, permitted) is None:
-                entries = [Learned(name, address, ruleset.services_of(name), 60)]
+            entries = [Learned(name, address, ruleset.services_of(name), 60)] if _learns(ruleset, name, address) else []
             for flow in flows:
                 if flow in plainly or (entries and decide(ruleset, flow, entries, attachment=HOST).allowed):
                     found.add((f"{name} is {address}", flow))
-    return found
+    return frozenset(found)
+
+
+def _learns(ruleset: Ruleset, name: str, address: Address) -> bool:
+    """What the DNS gate does with an answer."""
+    usable = subtract(ruleset.services_of(name), ruleset.denied_at(address))
+    family = address.version == 4 or ruleset.ipv6
+    permitted = [rule.network for rule in ruleset.ranges]
+    return ruleset.mode == "enforce" and bool(usable) and family and forbidden(address, permitted) is None
 
 
 def has(opening: Opening, world: str, flow: Flow) -> bool:
@@ -127,8 +195,10 @@ def has(opening: Opening, world: str, flow: Flow) -> bool:
     match opening.kind:
         case Kind.NAME:
             # A name's flows go to whatever it resolves to.
-            return covered and (
-                world.startswith(f"{opening.where} is ") if flow.name is None else flow.name == opening.where
+            name = world.partition(" is ")[0] if flow.name is None and world else flow.name
+            where = str(opening.where)
+            return (
+                covered and name is not None and covers(where, name) and not any(covers(p, name) for p in opening.apart)
             )
         case Kind.NETWORK:
             return covered and flow.address is not None and flow.address in opening.where  # type: ignore[operator]
@@ -136,5 +206,5 @@ def has(opening: Opening, world: str, flow: Flow) -> bool:
             return bool(world) and covered and flow.address is not None and flow.address in opening.where  # type: ignore[operator]
         case Kind.HOST:
             return covered and flow.address in HOST.gateways
-        case Kind.EVERYTHING:
-            return flow.address not in HOST.gateways
+        case Kind.EVERYTHING | Kind.OBSERVED:
+            return flow.address not in HOST.gateways and (covered or not opening.services)
