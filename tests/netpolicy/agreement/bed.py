@@ -20,6 +20,7 @@ from universe import FAR, OPEN, POOLS
 from netpolicy.attachment import Attachment, Enforcer, Hook
 from netpolicy.clock import SystemClock
 from netpolicy.flow import Address, Flow
+from netpolicy.kernel.backends import Backend, open_enforcer
 from netpolicy.lab import Lab
 
 Place = Literal["internet", "host", "self"]
@@ -142,16 +143,15 @@ class Bed:
             heard[nonce].add(arrival)
 
 
-def bed(lab: Lab, hook: Hook, version: int, make: object) -> Bed:
-    """Lay a bed in a lab: `make` is called with the namespace in which the rules are to stand."""
+def bed(lab: Lab, hook: Hook, version: int, backend: Backend) -> Bed:
+    """Lay a bed in a lab; the attachment is locked."""
     box = lab.add_workload(f"csp-{secrets.token_hex(4)}")
     if hook == "forward":
         attachment, where = box.attachment(), lab.host.name
     else:
         free = (ip_network("203.0.113.6/31"), ip_network("2001:db8:a::6/127"))
         attachment, where = Attachment(secrets.token_hex(4), "lab/output", "", free, box.gateways, "output"), box.name
-    assert callable(make)
-    enforcer = make(where)
+    enforcer = open_enforcer(backend, netns=where)
     stack = contextlib.ExitStack()
     stack.callback(enforcer.close)
     quiet = [[str(POOLS[v]), str(FAR[v])] for v in (4, 6)]

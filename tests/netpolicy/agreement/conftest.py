@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from bed import Bed, bed
 
-from netpolicy.attachment import Enforcer, Hook
-from netpolicy.kernel.netns import Namespace
-from netpolicy.kernel.nftables import NftablesEnforcer
+from netpolicy.attachment import Hook
+from netpolicy.kernel.backends import Backend
 from netpolicy.lab import Lab
 
-BACKENDS: dict[str, Callable[[Namespace], Enforcer]] = {
-    "nftables": lambda where: NftablesEnforcer("netpolicy", where),
-}
+BACKENDS: tuple[Backend, ...] = ("nftables", "ipset")
 HOOKS: tuple[Hook, ...] = ("forward", "output")
 
 
@@ -29,12 +26,13 @@ def hook(request: pytest.FixtureRequest) -> Hook:
     return found
 
 
-@pytest.fixture(scope="module", params=list(BACKENDS))
-def backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(scope="module", params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    found: Backend = request.param
+    return found
 
 
 @pytest.fixture(scope="module")
-def place(backend: str, hook: Hook, family: int) -> Iterator[Bed]:
-    with Lab() as lab, bed(lab, hook, family, BACKENDS[backend]) as made:
+def place(backend: Backend, hook: Hook, family: int) -> Iterator[Bed]:
+    with Lab() as lab, bed(lab, hook, family, backend) as made:
         yield made
