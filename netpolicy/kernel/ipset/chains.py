@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from netpolicy.addresses import UNROUTABLE
 from netpolicy.attachment import Attachment
 from netpolicy.errors import Exit, UserError
 from netpolicy.flow import Address
@@ -28,6 +29,8 @@ from netpolicy.services import Service
 _LINK_NOISE: Final = (130, 131, 132, 133, 134, 137, 143)
 #: What the namespace itself has to send on its links: neighbours, routers, multicast listeners (RFC 4861, RFC 3810).
 _LINK_NEEDS: Final = (133, 135, 136, 131, 132, 143)
+#: What never leaves the link, and is no policy's business: groups, everybody, neighbours without an address.
+_LINK: Final = tuple(block for block in UNROUTABLE if not block.is_loopback)
 _DNS: Final = (Service(17, 53, 53), Service(6, 53, 53))
 OWN_CHAINS: Final = {
     "forward": {
@@ -127,7 +130,7 @@ class Writer:
         self._shared(script)
         first = f"{self._note_of(marked)} {m.CLEAR_PASSED}"
         if self.attachment.hook == "output":
-            local = [*self._own_links(), *self._own_host(ruleset), *self._free(), *self._own_replies()]
+            local = [*self._own_links(), *self._own_host(ruleset)]
             script.chain("nat", self._own("dns"), self._own_dns(dns_port))
         else:
             local = [f"-o {self.attachment.interface} {self._ok}", f"-j {self._own('src')}", *self._replies()]
@@ -239,18 +242,21 @@ class Writer:
                 yield f"{_icmpv6(kind)} {self._ok}"
 
     def _own_host(self, ruleset: Ruleset) -> Iterator[str]:
+        """What no policy opens or shuts: the host, replies, free networks and the link."""
         for gateway in self._gateways():
             yield from (f"-d {gateway} {m.service(s)} {self._ok}" for s in self._host_services(ruleset, None))
-            yield f"-d {gateway} {m.state('ESTABLISHED')} {self._ok}"
-            yield f"-d {gateway} -j {self._own('note')}"
-            yield f"-d {gateway} {self._refuse()}"
-
-    def _free(self) -> Iterator[str]:
-        yield from (f"-d {network} {self._ok}" for network in self._networks())
-
-    def _own_replies(self) -> Iterator[str]:
         yield f"{m.state('ESTABLISHED')} {self._ok}"
         yield f"{self._errors()} {self._ok}"
+        for gateway in self._gateways():
+            yield from self._never(f"-d {gateway}")
+        yield from (f"-d {network} {self._ok}" for network in self._networks())
+        for block in _LINK:
+            if block.version == self.version:
+                yield from self._never(f"-d {block}")
+
+    def _never(self, match: str) -> Iterator[str]:
+        yield f"{match} -j {self._own('note')}"
+        yield f"{match} {self._refuse()}"
 
     def _own_dns(self, port: int | None) -> Iterator[str]:
         for service in _DNS if port is not None else ():
