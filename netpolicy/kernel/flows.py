@@ -121,7 +121,13 @@ def cut_withdrawn(
             return entry.reply.source not in own  # else it came in, or never left
         return entry.original.source in inside and entry.original.source not in gateways
 
-    return _cut(link, lambda entry: opened(entry) and not allowed(entry))
+    def came_in(entry: Entry) -> bool:
+        """By a translation that was allowed to bring it in before."""
+        translated = entry.original.destination != entry.reply.source
+        return translated and entry.reply.source in inside and entry.original.source not in inside
+
+    closed = attachment.hook == "forward" and not attachment.published
+    return _cut(link, lambda entry: (opened(entry) and not allowed(entry)) or (closed and came_in(entry)))
 
 
 def _cut(link: Netlink, doomed: Callable[[Entry], bool]) -> int:

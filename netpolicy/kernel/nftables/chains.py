@@ -127,7 +127,7 @@ class Writer(ABC):
         if not ruleset.ipv6:
             yield self._rule("out_", *e.family_is(6), e.goto(self.chain("no_")), comment="IPv6 is off")
         for group in ruleset.denied_groups:
-            for match in _in_group(group):
+            for match in _in_group(group, denied=True):
                 yield self._rule("out_", *match, e.goto(self.chain("no_")), comment="denied")
         for slot in learning.slots(ruleset):
             for protocol in learning.single_protocols(ruleset) if slot.service is None else (None,):
@@ -169,11 +169,14 @@ def service_match(service: Service) -> Expressions:
     return (*e.protocol_is(service.protocol), *e.port_between(service.first, service.last))
 
 
-def _in_group(group: RangeGroup) -> Iterator[Expressions]:
-    """Conditions, one of which holds for a packet to the group's addresses with its services."""
+def _in_group(group: RangeGroup, *, denied: bool = False) -> Iterator[Expressions]:
+    """Conditions, one of which holds for a packet to the group's addresses with its services.
+
+    A denial of every service is also one of the protocols that no rule can name; what opens every service opens none of these.
+    """
     family = e.family_is(group.version)
     look = e.load_destination(group.version), e.lookup(name_of(group))
-    if group.services == EVERY:
+    if denied and group.services == EVERY:
         yield (*family, *look)
         return
     for service in group.services:

@@ -54,6 +54,8 @@ class Forward(Writer):
         yield from self._replies("out_")
         yield from self._judge(ruleset)
         yield from self._replies("in_")
+        if self.attachment.published:
+            yield self._rule("in_", *e.translated(), e.accept())
         yield self._rule("in_", e.goto("refuse"))
         yield from self._host(ruleset, dns_port)
         yield from self._nat()

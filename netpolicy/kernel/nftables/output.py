@@ -71,6 +71,9 @@ class Output(Writer):
         yield self._rule("out_", *e.state(State.ESTABLISHED), e.accept())
         for number in (ICMP, ICMPV6):
             yield self._rule("out_", *e.state(State.RELATED), *e.protocol_is(number), e.accept())
+        # How somebody else's rules refuse what comes in, or is forwarded; a helper's expected connection opens otherwise.
+        reset = *e.protocol_is(TCP), e.payload(2, 13, 1), e.mask(b"\x04"), e.compare(b"\0", Cmp.NEQ)
+        yield self._rule("out_", *e.state(State.RELATED), *reset, e.accept())
         for gateway in self.attachment.gateways:
             yield self._rule("out_", *_to(gateway), e.goto(self.chain("host_")))
         for network in self.attachment.networks:

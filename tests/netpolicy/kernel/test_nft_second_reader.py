@@ -239,6 +239,7 @@ table inet netpolicy {
     ct state established accept
     ct state related meta l4proto icmp accept
     ct state related meta l4proto ipv6-icmp accept
+    ct state related tcp flags rst accept
     ip daddr 10.9.0.1 goto host_own
     ip6 daddr fd5c:9::1 goto host_own
     ip daddr 10.9.0.0/24 accept
