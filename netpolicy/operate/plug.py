@@ -112,7 +112,7 @@ def candidates(network: Network, taken: Collection[Address]) -> Iterator[Address
     size = network.num_addresses
     # Not the first (the network's own), nor the last in IPv4 (broadcast).
     last = size - 2 if isinstance(network, IPv4Network) else size - 1
-    first = max(1, size // 2)
+    first = 1 if size <= 4 * _ATTEMPTS else size // 2
     room = last - first + 1
     seen: set[int] = set()
     for attempt in range(min(room, 2 * _ATTEMPTS)):
