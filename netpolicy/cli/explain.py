@@ -1,12 +1,13 @@
 """Show the way of a connection through the firewall's layers, and what each of them says. Nothing is sent.
 
 TARGET and the choice of the policy are those of 'netpolicy check', and so is the verdict; 'check' is the short answer. The
-layers, in order: local (the workload's own machine, link or network, and its host), off (the policy is switched off), dns
-(queries to port 53), name, address, port. The first one that decides ends the path.
+layers, in order: local (the workload's own machine, link or network, and its host), off (the policy is switched off, or only
+observed), dns (queries to port 53), name, address, port. The first one that decides ends the path. It observes where it would deny
+by a policy that is only observed: the flow passes, and is counted.
 
   netpolicy explain registry.npmjs.org:8080
 
-Exit status 0: allowed; 1: denied; 2: bad target or bad policy.
+Exit status 0: allowed or only observed; 1: denied; 2: bad target or bad policy.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ def run(args: argparse.Namespace) -> int:
         "warnings": list(ruleset.warnings),
     }
     rows = [(str(number), step.name, step.outcome, step.says) for number, step in enumerate(path.steps, 1)]
+    said = {"allows": "allowed", "denies": "denied", "observes": "observed"}
     lines = [
-        f"{'allowed' if path.verdict.allowed else 'denied'}  {flow}",
+        f"{said[path.steps[-1].outcome]}  {flow}",
         *asked.columns(rows),
         *(f"  warning: {warning}" for warning in ruleset.warnings),
     ]

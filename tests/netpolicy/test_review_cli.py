@@ -29,6 +29,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for kind, body in BLOCKS:
         if kind.startswith("json "):
             (tmp_path / f"{kind.split()[1]}.json").write_text(body)
+    (tmp_path / "watch.json").write_text('{"mode": "observe", "presets": {"github": false}}')
     return tmp_path
 
 
@@ -118,7 +119,7 @@ def test_compile_shows_every_rule(
 def test_diff_returns_1_only_where_something_opens(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert printed(capsys, "diff", "old.json", "new.json")[0] == 1
     assert printed(capsys, "diff", "new.json", "old.json")[0] == 1
-    (project / "less.json").write_text('{"domains": ["b.example:443"]}')
+    (project / "less.json").write_text('{"domains": ["b.example:443"], "presets": {"github": false}}')
     status, lines = printed(capsys, "diff", "old.json", "less.json")
     assert (status, lines[1]) == (0, "newly reachable: nothing")
     status, lines = printed(capsys, "diff", "old.json", "old.json")
@@ -136,20 +137,56 @@ def test_diff_as_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None
         "mode": "enforce",
     }
     assert found["reachable"][-1] == {
-        "kind": "network", "where": "192.0.3.0/24", "services": ["443/tcp"], "example": "192.0.3.0:443/tcp",
+        "kind": "network", "where": "192.0.3.0/24", "apart": [], "services": ["443/tcp"], "example": "192.0.3.0:443/tcp",
+        "since": None, "until": None,
         "rule": {"source": "new.json", "key": "allow[0]", "text": "192.0.2.0/23:443/tcp", "reason": "the lab grows"},
     }  # fmt: skip
     assert [row["example"] for row in found["blocked"]] == [
         "[fe80::1]:5432/tcp",
         "a.example:22/tcp",
         "b.example:22/tcp",
+        "192.0.2.128:443/tcp",
+        "192.0.2.128:22/tcp",
     ]
-    assert [(row["origin"]["key"], row["covered_by"][0]["key"]) for row in found["dead"]] == [
-        ("domains[0]", "domains[1]")
+    ads = next(row for row in found["reachable"] if row["where"] == "*.cdn.example")
+    assert (ads["apart"], ads["example"]) == (["ads.cdn.example"], "www.cdn.example:443/tcp")
+    assert next(row["until"] for row in found["reachable"] if row["where"] == "trial.example") == 4102444800.0
+    assert [(row["origin"]["key"], [o["key"] for o in row["covered_by"]], row["denies"]) for row in found["dead"]] == [
+        ("domains[0]", ["domains[1]"], False),
+        ("deny[2]", [], True),
     ]
     (project / "off.json").write_text('{"enabled": false}')
     (everything,) = answer(capsys, "diff", "old.json", "off.json")[1]["reachable"]
     assert (everything["kind"], everything["where"], everything["rule"]) == ("everything", None, None)
+
+
+def test_diff_says_what_denials_do_to_dead_rules(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = {"allow": ["192.0.2.0/25:443", "192.0.2.64/26:443-444"], "domains": ["x.example"], "presets": {"github": False}}
+    denials = {"deny": ["192.0.2.0/26", "192.0.2.0/27", "*.example"], "presets": {"github": False}}
+    (project / "own.json").write_text(json.dumps(own))
+    (project / "denials.json").write_text(json.dumps(denials))
+    status, lines = printed(capsys, "diff", "own.json", "own.json", "--merge-new", "denials.json")
+    assert (status, lines[0][:41]) == (0, "own.json -> own.json + denials.json: rule")
+    assert lines[-4:] == [
+        "dead rules of own.json + denials.json: 3",
+        "  own.json, domains[0]: x.example (denied by *.example (denials.json, deny[2]))",
+        "  own.json, allow[0]: 192.0.2.0/25:443 (covered by 192.0.2.64/26:443-444 (own.json, allow[1]); "
+        "denied by 192.0.2.0/26 (denials.json, deny[0]))",
+        "  denials.json, deny[1]: 192.0.2.0/27 (denied already by 192.0.2.0/26 (denials.json, deny[0]))",
+    ]
+    status, lines = printed(capsys, "diff", "own.json", "own.json", "--merge-old", "denials.json")
+    assert (status, lines[1]) == (1, "newly reachable: 3")
+
+
+def test_a_container_role_is_compared_and_explained(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quiet = {"github": False}
+    rule = {"host": "b.example", "roles": ["browser"]}
+    (project / "none.json").write_text(json.dumps({"presets": quiet}))
+    (project / "roles.json").write_text(json.dumps({"allow": [rule], "presets": quiet}))
+    assert printed(capsys, "diff", "none.json", "roles.json")[0] == 0
+    assert printed(capsys, "diff", "none.json", "roles.json", "--role", "browser")[0] == 1
+    assert printed(capsys, "explain", "b.example", "--policy", "roles.json")[0] == 1
+    assert printed(capsys, "explain", "b.example", "--policy", "roles.json", "--role", "browser")[0] == 0
 
 
 def test_diff_counts_what_covers_a_dead_rule(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
