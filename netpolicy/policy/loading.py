@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import stat
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def load(path: Path | None, *, environ: Mapping[str, str] | None = None) -> Poli
     problems: list[Problem] = []
     if path is None:
         policy = read({}, Place(DEFAULTS), environ, problems)
-    elif path.is_dir() or path.name == COMMITTED:
+    elif _is(stat.S_ISDIR, path) or path.name == COMMITTED:
         policy = _project(base_of(path), environ, problems)
     else:
         policy = _file(path, environ, problems)
@@ -42,7 +43,7 @@ def load(path: Path | None, *, environ: Mapping[str, str] | None = None) -> Poli
 
 def base_of(path: Path) -> Path:
     """The directory of the project that a policy belongs to: presets and `policy_file` are looked for from there."""
-    if path.is_dir():
+    if _is(stat.S_ISDIR, path):
         return path
     return path.parent if path.name == COMMITTED else find(path.absolute().parent) or path.parent
 
@@ -50,7 +51,7 @@ def base_of(path: Path) -> Path:
 def replaced(text: str, place: Place, key: str, environ: Mapping[str, str] | None, problems: list[Problem]) -> Policy:
     """The policy that `policy_file` names, which replaces everything but the environment."""
     path = (place.base or Path()) / text
-    if not path.is_file():
+    if not _is(stat.S_ISREG, path):
         problems.append(Problem(place.owner_of(key), key, text, f"there is no such file in {place.base or Path.cwd()}"))
         return Policy()
     document = read_policy(path, text, problems) or {}
@@ -77,7 +78,7 @@ def _project(folder: Path, environ: Mapping[str, str] | None, problems: list[Pro
 
 def _file(path: Path, environ: Mapping[str, str] | None, problems: list[Problem]) -> Policy:
     # A pipe is what a shell makes of --policy <(command).
-    if not (path.is_file() or path.is_fifo()):
+    if not (_is(stat.S_ISREG, path) or _is(stat.S_ISFIFO, path)):
         raise _missing(path)
     name = _named(path)
     section, prefix = _section(read_policy(path, name, problems) or {}, path, name, problems)
@@ -97,6 +98,14 @@ def _misplaced(document: Mapping[str, Any], name: str, problems: list[Problem]) 
         if key in document:
             form = f"[{_SECTION}]" if is_toml(name) else f'{{"{_SECTION}": {{"{key}": ...}}}}'
             problems.append(Problem(name, key, None, f"belongs inside `{_SECTION}`: {form}"))
+
+
+def _is(kind: Callable[[int], bool], path: Path) -> bool:
+    """Whether a path is there and of a kind; what cannot be a path, for its length or its characters, is none."""
+    try:
+        return kind(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _missing(path: Path) -> UserError:

@@ -10,11 +10,15 @@ from typing import Any
 from netpolicy.errors import Exit, UserError
 
 _LONGEST_VALUE = 80
+_LONGEST_MESSAGE = 400
 _MOST_SHOWN = 20
 
 
 class Refused(ValueError):
-    """A piece of text that the language does not accept; its message is a sentence for people."""
+    """A piece of text that the language does not accept; its message is a sentence for people, safe to print."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +35,19 @@ class Problem:
     """What is wrong, and what would be right."""
 
     def __str__(self) -> str:
-        where = f"{self.file}: {self.key}" if self.key else self.file
+        where = printable(f"{self.file}: {self.key}" if self.key else self.file)
         return f"{where}{' = ' + shown(self.value) if self.value is not None else ''}: {self.message}"
 
 
 def shown(value: Any) -> str:
     """A value in a message: JSON on one line, cut where it is long, without characters that a terminal would act on."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
+    return printable(json.dumps(value, ensure_ascii=False, default=str), _LONGEST_VALUE)
+
+
+def printable(text: str, longest: int = _LONGEST_MESSAGE) -> str:
+    """A text cut where it is long, without characters that a terminal would act on, on one line."""
+    text = text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -78,7 +78,7 @@ def test_a_word_of_one_file_may_contradict_that_of_the_other(project: Path) -> N
 
 
 def test_a_missing_file_is_one_clear_message(project: Path) -> None:
-    for path in (project / "no.json", project / ".cspace.json", project, Path("nul\0.json")):
+    for path in (project / "no.json", project / ".cspace.json", project, Path("nul\0.json"), Path("x" * 5000)):
         with pytest.raises(UserError) as error:
             load(path)
         assert (error.value.code, error.value.exit_status) == ("no-policy-file", Exit.BAD_INPUT)
