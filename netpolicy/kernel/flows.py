@@ -8,7 +8,7 @@ connection outlives the lifetime of the answer it was opened with.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from netpolicy import spans
@@ -63,13 +63,18 @@ class Memory:
         return found
 
 
-def cut_all(link: Netlink, attachment: Attachment, own: Container[bytes] = frozenset()) -> int:
+#: Called with the connections that are about to be cut.
+Bar = Callable[[Attachment, Sequence[Entry]], None]
+
+
+def cut_all(link: Netlink, attachment: Attachment, own: Container[bytes] = frozenset(), bar: Bar | None = None) -> int:
     """Cut every connection of the attachment's workload; returns how many.
 
     Args:
         link: A socket of the namespace in which the rules stand.
         attachment: Whose connections.
         own: At the output hook: the namespace's own addresses, packed (`netpolicy.kernel.own`).
+        bar: Called before connections are cut.
     """
     inside = _Inside(attachment)
 
@@ -79,7 +84,7 @@ def cut_all(link: Netlink, attachment: Attachment, own: Container[bytes] = froze
         ends = (entry.original.source, entry.original.destination, entry.reply.source, entry.reply.destination)
         return any(end in inside for end in ends)
 
-    return _cut(link, concerned)
+    return _cut(link, attachment, concerned, bar)
 
 
 def cut_withdrawn(
@@ -89,6 +94,7 @@ def cut_withdrawn(
     dns_port: int | None,
     memory: Memory,
     own: Container[bytes] = frozenset(),
+    bar: Bar | None = None,
 ) -> int:
     """Cut the connections the workload opened that it could not open now; returns how many.
 
@@ -99,6 +105,7 @@ def cut_withdrawn(
         dns_port: Where its DNS gate listens.
         memory: What was learned while we ran.
         own: As with `cut_all`.
+        bar: As with `cut_all`.
     """
     inside = _Inside(attachment)
     gateways = {gateway.packed for gateway in attachment.gateways}
@@ -127,13 +134,20 @@ def cut_withdrawn(
         return translated and entry.reply.source in inside and entry.original.source not in inside
 
     closed = attachment.hook == "forward" and not attachment.published
-    return _cut(link, lambda entry: (opened(entry) and not allowed(entry)) or (closed and came_in(entry)))
+
+    def withdrawn(entry: Entry) -> bool:
+        return (opened(entry) and not allowed(entry)) or (closed and came_in(entry))
+
+    return _cut(link, attachment, withdrawn, bar)
 
 
-def _cut(link: Netlink, doomed: Callable[[Entry], bool]) -> int:
+def _cut(link: Netlink, attachment: Attachment, wanted: Callable[[Entry], bool], bar: Bar | None) -> int:
     if conntrack.count(link) == 0:
         return 0  # to walk the empty table takes the kernel milliseconds
-    return conntrack.delete(link, conntrack.entries(link, doomed))
+    doomed = conntrack.entries(link, wanted)
+    if bar is not None and doomed:
+        bar(attachment, doomed)
+    return conntrack.delete(link, doomed)
 
 
 class _Judge:

@@ -74,7 +74,7 @@ class NftablesEnforcer:
             inside.applied.pop(attachment.id, None)
             inside.written(attachment)
         with _refusing(what):
-            flows.cut_all(inside.tracking, attachment, inside.own(attachment))
+            flows.cut_all(inside.tracking, attachment, inside.own(attachment), inside.bar)
 
     def apply(self, attachment: Attachment, ruleset: Ruleset, dns_port: int | None) -> None:
         """Put a ruleset in force in place; what it still allows goes on undisturbed, what it no longer allows is cut.
@@ -104,7 +104,8 @@ class NftablesEnforcer:
             inside.forget_ranges(before.ranges - inside.ranges_of(current))
         if not same:
             with _refusing(what):
-                flows.cut_withdrawn(inside.tracking, attachment, current, dns_port, memory, inside.own(attachment))
+                own = inside.own(attachment)
+                flows.cut_withdrawn(inside.tracking, attachment, current, dns_port, memory, own, inside.bar)
 
     def learn(self, attachment_id: str, learned: Sequence[Learned]) -> None:
         """Insert or refresh learned addresses; acknowledged by the kernel on return.

@@ -13,9 +13,10 @@ from netpolicy.attachment import Attachment
 from netpolicy.clock import Clock
 from netpolicy.errors import Exit, UserError
 from netpolicy.kernel import flows, netns
+from netpolicy.kernel.conntrack import Entry as Connection
 from netpolicy.kernel.netlink import KernelError, Message, Netlink
 from netpolicy.kernel.netns import Namespace
-from netpolicy.kernel.nftables import chains, layout, learning, noting, output, ranges
+from netpolicy.kernel.nftables import barring, chains, layout, learning, noting, output, ranges
 from netpolicy.kernel.nftables.chains import Writer
 from netpolicy.kernel.nftables.drift import Watch
 from netpolicy.kernel.nftables.expressions import interface_key
@@ -179,6 +180,18 @@ class Inside:
         """The namespace's own addresses, where that matters."""
         return OwnAddresses(self._namespace) if attachment.hook == "output" else frozenset()
 
+    def bar(self, attachment: Attachment, doomed: Sequence[Connection]) -> None:
+        """Keep the far ends of connections out that are about to be cut, where they could come in again."""
+        if attachment.hook == "output":
+            messages = list(barring.bar(self.table, attachment.id, doomed))
+            try:
+                self.commit(messages)
+            except KernelError as error:
+                if error.number != errno.ENFILE:
+                    raise
+                drained = [self.table.drain(barring.set_of(version, attachment.id)) for version in (4, 6)]
+                self.commit([*drained, *messages])  # the oldest are forgotten
+
     def writer(self, attachment: Attachment) -> Writer:
         """What writes the attachment's rules.
 
@@ -306,7 +319,8 @@ class Inside:
         messages += [self.table.flush(name) for name in present]
         messages += [self.table.delete_chain(name) for name in present]
         slots = [name for name in sets_held if learning.Slot.parse(name, attachment_id)]
-        noted = [name for version in (4, 6) if (name := noting.set_of(version, attachment_id)) in sets_held]
+        named = (kind.set_of(version, attachment_id) for kind in (noting, barring) for version in (4, 6))
+        noted = [name for name in named if name in sets_held]
         messages += [self.table.delete_set(name) for name in (*slots, *noted)]
         if present:
             messages.append(self.table.delete_counter(chains.counter_of(attachment_id)))

@@ -14,6 +14,7 @@ from typing import Final
 from netpolicy.addresses import UNROUTABLE
 from netpolicy.flow import Address
 from netpolicy.kernel.netlink import Message
+from netpolicy.kernel.nftables import barring
 from netpolicy.kernel.nftables import expressions as e
 from netpolicy.kernel.nftables.chains import Writer, service_match
 from netpolicy.kernel.nftables.expressions import Cmp, Meta, State
@@ -46,7 +47,7 @@ class Output(Writer):
     def create(self) -> list[Message]:
         """See `Writer.create`; also the base chains."""
         bases = [self.table.add_base_chain(name, hook, at, kind) for name, (hook, at, kind, _) in BASES.items()]
-        return [*bases, *super().create()]
+        return [*bases, *super().create(), *barring.add_sets(self.table, self.attachment.id)]
 
     def _flush(self) -> list[Message]:
         return [*(self.table.flush(name) for name in BASES), *super()._flush()]
@@ -102,10 +103,13 @@ class Output(Writer):
             yield self._rule("out_", *icmpv6_type(kind), e.accept())
 
     def _arriving(self) -> Iterator[Message]:
-        """A segment in the middle of a connection that is not known: one of those that were cut."""
+        """What comes from the far end of a connection that was cut; a segment in the middle of one that is not known is, too."""
         not_opening = e.payload(2, 13, 1), e.mask(b"\x17"), e.compare(b"\x02", Cmp.NEQ)  # FIN, SYN, RST, ACK
         outside = e.meta(Meta.IIFNAME), e.compare(e.interface_key("lo"), Cmp.NEQ)
-        yield self._rule("in_", *outside, *e.state(State.NEW), *e.protocol_is(TCP), *not_opening, e.drop())
+        new = *outside, *e.state(State.NEW)
+        yield self._rule("in_", *new, *e.protocol_is(TCP), *not_opening, e.drop())
+        for between in barring.rules(self.attachment.id):
+            yield self._rule("in_", *new, *between, e.drop())
 
 
 def remove(table: Table, present: Iterable[str]) -> Iterator[Message]:

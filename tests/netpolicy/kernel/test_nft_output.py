@@ -210,6 +210,31 @@ def test_the_far_end_does_not_revive_a_connection_that_was_cut(inside: Guarded, 
         assert not passes(client, server)
 
 
+@pytest.mark.requirement("F1")
+def test_nor_one_of_datagrams(inside: Guarded, version: int) -> None:
+    far = "198.51.100.2" if version == 4 else "2001:db8:0:1::2"
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    ruleset = rules({far: "9000/udp"})
+    inside.apply(ruleset)
+    with (
+        inside.lab.host.socket(family, socket.SOCK_DGRAM) as server,
+        inside.box.socket(family, socket.SOCK_DGRAM) as client,
+    ):
+        server.bind((far, 9000))
+        client.connect((far, 9000))
+        client.send(b"first")
+        server.settimeout(5)
+        server.connect(server.recvfrom(100)[1])
+        assert passes(server, client)
+        inside.apply(rules())
+        assert not passes(server, client), "what it sends does not come in"
+        assert not passes(client, server)
+        inside.apply(ruleset)
+        # The first attempt may still hear of the refusal before.
+        wait_until(lambda: passes(client, server), "what may be opened again is")
+        assert passes(server, client)
+
+
 def tracked(one: Guarded, address: str) -> bool:
     link, packed = Netlink(one.box.name), ip_address(address).packed
     try:

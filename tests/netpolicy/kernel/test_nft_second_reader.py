@@ -55,6 +55,8 @@ table inet netpolicy {
   set d6_ab12 { type ipv6_addr . inet_proto . inet_service; size 4096; flags dynamic,timeout; timeout 10m; }
   set d4_own { type ipv4_addr . inet_proto . inet_service; size 4096; flags dynamic,timeout; timeout 10m; }
   set d6_own { type ipv6_addr . inet_proto . inet_service; size 4096; flags dynamic,timeout; timeout 10m; }
+  set c4_own { type ipv4_addr . inet_proto . inet_service . inet_service; size 16384; flags timeout; timeout 10m; }
+  set c6_own { type ipv6_addr . inet_proto . inet_service . inet_service; size 16384; flags timeout; timeout 10m; }
   set n4_own {
     type ipv4_addr . inet_proto . inet_service; size 65536; flags timeout
     elements = { 203.0.113.10 . tcp . 443 timeout 1h comment "x.y.b.example" }
@@ -261,7 +263,11 @@ table inet netpolicy {
     meta nfproto ipv6 udp dport 53 dnat ip6 to [::1]:5301
     meta nfproto ipv6 tcp dport 53 dnat ip6 to [::1]:5301
   }
-  chain in_own { iifname != "lo" ct state new tcp flags & (fin | syn | rst | ack) != syn drop; }
+  chain in_own {
+    iifname != "lo" ct state new tcp flags & (fin | syn | rst | ack) != syn drop
+    iifname != "lo" ct state new meta nfproto ipv4 meta l4proto @ported ip saddr . meta l4proto . th sport . th dport @c4_own drop
+    iifname != "lo" ct state new meta nfproto ipv6 meta l4proto @ported ip6 saddr . meta l4proto . th sport . th dport @c6_own drop
+  }
   chain host_own {
     jump note_own
     goto refuse_own
