@@ -56,6 +56,17 @@ _asked = (
     "www.example.com",
     "app.localhost",
 )
+#: One name of each region that the rules can make.
+_RESOLVED = (
+    "",
+    "a.example",
+    "b.example",
+    "c.example",
+    "x.b.example",
+    "y.b.example",
+    "z.x.b.example",
+    "www.example.com",
+)
 _addresses = tuple(
     ip_address(text)
     for text in (
@@ -172,12 +183,21 @@ def reached(ruleset: Ruleset) -> set[Fate]:
 def _reached(ruleset: Ruleset) -> frozenset[tuple[str, Flow]]:
     plainly = {flow for flow in FLOWS if decide(ruleset, flow, attachment=HOST).allowed}
     found = {("", flow) for flow in plainly}
-    for name in ("", "a.example", "b.example", "y.b.example"):
+    opened: dict[tuple[tuple[Service, ...], Address], list[Flow]] = {}
+    for name in _RESOLVED:
+        services = ruleset.services_of(name)
         for address, flows in _TO.items():
-            entries = [Learned(name, address, ruleset.services_of(name), 60)] if _learns(ruleset, name, address) else []
-            for flow in flows:
-                if flow in plainly or (entries and decide(ruleset, flow, entries, attachment=HOST).allowed):
-                    found.add((f"{name} is {address}", flow))
+            if not _learns(ruleset, name, address):
+                passing = [flow for flow in flows if flow in plainly]
+            else:
+                # What names resolve to is all that tells those apart that have the same services.
+                if (services, address) not in opened:
+                    entry = Learned(name, address, services, 60)
+                    opened[services, address] = [
+                        f for f in flows if decide(ruleset, f, [entry], attachment=HOST).allowed
+                    ]
+                passing = opened[services, address]
+            found.update((f"{name} is {address}", flow) for flow in passing)
     return frozenset(found)
 
 
