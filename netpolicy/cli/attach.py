@@ -23,6 +23,7 @@ from netpolicy.cli import operating
 from netpolicy.errors import Exit, UserError
 from netpolicy.gate.client import GateClient
 from netpolicy.gate.protocol import State
+from netpolicy.kernel.backends import BACKENDS
 from netpolicy.operate import applying, attachable, docker, gates, homes, words
 from netpolicy.operate.applying import Outcome, Wanted, Way
 from netpolicy.operate.attachable import Candidate
@@ -42,6 +43,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     operating.policy_options(parser)
     parser.add_argument("--no-verify", action="store_true", help="try no connections")
     operating.proof_options(parser)
+    parser.add_argument(
+        "--backend", choices=BACKENDS, default="auto", help="what a gate that is started filters with (%(default)s)"
+    )
     operating.gate_options(parser)
 
 
@@ -56,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         assert only.candidate.inode is not None
         assert only.candidate.namespace is not None
         home = homes.of_namespace(home, only.candidate.inode, only.candidate.namespace)
-    with gates.talk(home, start=True) as gate:
+    with gates.talk(home, start=True, backend=args.backend) as gate:
         work = _Work(home, gate, wanted, _ready(gate, found))
         work.enforce()
         outcomes = [

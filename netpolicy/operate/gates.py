@@ -11,10 +11,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 from netpolicy.clock import SystemClock
 from netpolicy.errors import Exit, UserError
 from netpolicy.gate.client import GateClient
+from netpolicy.kernel.backends import Backend, open_enforcer
 from netpolicy.operate.homes import Home
 
 #: Seconds that a gate may take until it answers: it restores what it remembers first.
@@ -24,17 +26,18 @@ _BEAT = 0.05
 
 
 @contextlib.contextmanager
-def talk(home: Home, *, start: bool) -> Iterator[GateClient]:
+def talk(home: Home, *, start: bool, backend: Backend = "auto") -> Iterator[GateClient]:
     """A conversation with the home's gate.
 
     Args:
         home: Where it lives.
         start: Start one in the background where none answers.
+        backend: What the gate that is started filters packets with.
 
     Raises:
         UserError: ``gate-unreachable`` or ``not-permitted``; ``gate-failed`` where it was started and does not answer.
     """
-    with _connected(home) if not start else _ensured(home) as gate:
+    with _ensured(home, backend) if start else _connected(home) as gate:
         yield gate
 
 
@@ -48,14 +51,14 @@ def forget(home: Home) -> bool:
     """
     with _alone(home):
         with _connected(home) as gate:
-            if gate.status().attachments or not _ours(home, gate.handshake().pid):
+            hello = gate.handshake()
+            if gate.status().attachments or not _ours(home, hello.pid):
                 return False
-            pid = gate.handshake().pid
         netns = json.loads(home.background.read_text())["netns"]
-        _end(pid)
+        _end(hello.pid)
         # Where the namespace is gone, so is what was in it.
         with contextlib.suppress(UserError) if netns else contextlib.nullcontext():
-            _uninstall(home.table, netns)
+            _uninstall(home.table, netns, cast(Backend, hello.backend))
         for path in (home.background, home.socket):
             path.unlink(missing_ok=True)
         return True
@@ -91,13 +94,13 @@ def needs_root() -> UserError:
     )
 
 
-def _ensured(home: Home) -> GateClient:
+def _ensured(home: Home, backend: Backend) -> GateClient:
     found = _answering(home)
     if found is not None:
         return found
     with _alone(home):
         # Another one may have started it while we waited for our turn.
-        return _answering(home) or _wait(home, _start(home))
+        return _answering(home) or _wait(home, _start(home, backend))
 
 
 def _answering(home: Home) -> GateClient | None:
@@ -126,10 +129,10 @@ def _alone(home: Home) -> Iterator[None]:
         os.close(lock)
 
 
-def _start(home: Home) -> subprocess.Popen[bytes]:
+def _start(home: Home, backend: Backend) -> subprocess.Popen[bytes]:
     """The daemon, in a session of its own: neither the terminal nor a Ctrl-C of ours reaches it."""
     words = ["gate", "serve", "--socket", str(home.socket), "--state", str(home.state), "--table", home.table]
-    words += ["--no-prefix"] if home.netns is None else ["--no-prefix", "--netns", home.netns]
+    words += ["--no-prefix", "--backend", backend, *([] if home.netns is None else ["--netns", home.netns])]
     with home.log.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "netpolicy", *words],
@@ -195,10 +198,8 @@ def _end(pid: int) -> None:
         os.close(descriptor)
 
 
-def _uninstall(table: str, netns: str | None) -> None:
-    from netpolicy.kernel.nftables import NftablesEnforcer
-
-    enforcer = NftablesEnforcer(table, netns=netns)
+def _uninstall(table: str, netns: str | None, backend: Backend) -> None:
+    enforcer = open_enforcer(backend, table=table, netns=netns)
     try:
         enforcer.uninstall()
     finally:

@@ -16,14 +16,16 @@ pytestmark = pytest.mark.kernel
 
 @pytest.mark.requirement("F10")
 @pytest.mark.requirement("F14")
-def test_a_bridge_is_attached_proven_and_detached(lab: Lab, operator: Operator, box: Workload) -> None:
+@pytest.mark.parametrize("backend", ["nftables", "ipset"])
+def test_a_bridge_is_attached_proven_and_detached(lab: Lab, operator: Operator, box: Workload, backend: str) -> None:
     closed, allowed = lab.site("closed.example"), lab.site("allowed.example")
     free = lab.add_workload()
     free.use_resolvers("198.51.100.53")
     assert reaches(lab, box, closed)
     assert reaches(lab, box, allowed)
 
-    done = operator.run("attach", "--bridge", "br-work", operator.policy("allowed.example"), "--json")
+    words = ("attach", "--bridge", "br-work", "--backend", backend)
+    done = operator.run(*words, operator.policy("allowed.example"), "--json")
     (attached,) = done.json["attachments"]
     assert attached["id"] == "brwork"
     assert attached["phase"] == "enforced"
@@ -39,6 +41,7 @@ def test_a_bridge_is_attached_proven_and_detached(lab: Lab, operator: Operator, 
     assert reaches(lab, box, allowed)
     assert reaches(lab, free, closed), "what is not attached is nobody's business"
 
+    assert [gate["backend"] for gate in operator.run("status", "--json").json["gates"]] == [backend]
     listed = operator.run("status").text.splitlines()
     assert listed[0].split() == ["ID", "NAME", "INTERFACE", "FIREWALL", "REFUSED", "VERIFIED"]
     assert listed[1].startswith("brwork  br-work  br-work    enforced, 1 name (")
@@ -52,8 +55,9 @@ def test_a_bridge_is_attached_proven_and_detached(lab: Lab, operator: Operator, 
     assert gone[1] == f"the gate at {operator.socket} has ended: nothing is attached"
     assert reaches(lab, box, closed)
     assert operator.run("status").text == "nothing is attached"
-    tables = lab.host.run(["nft", "list", "tables"]).text.split("\n")
-    assert [table for table in tables if "attach" in table] == []
+    assert lab.host.run(["nft", "list", "tables"]).text.count("attach") == 0
+    rules = lab.host.run(["iptables-save"]).text + lab.host.run(["ip6tables-save"]).text
+    assert [line for line in rules.splitlines() if "np" in line] == []
 
 
 def test_attaching_again_keeps_the_id_and_locks_nothing(lab: Lab, operator: Operator, box: Workload) -> None:
