@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 
 from netpolicy.attachment import Attachment
-from netpolicy.dns.listeners import SocketFactory
 from netpolicy.errors import Exit, UserError
 from netpolicy.gate.keeper import Keeper
 
@@ -42,18 +41,18 @@ def _own_processes(attachment: Attachment, keep: Keeper) -> str | None:
     for held in keep.held.values():
         if held.record.attachment.hook == "output" and held.id != attachment.id:
             return f"the processes of this namespace are attached already, as {held.id}"
-    if _same_namespace(keep.open_socket, socket.socket):
+    if at_home(keep):
         return "the gate runs in that namespace itself, and could not ask any resolver; run it outside, with --netns"
     return None
 
 
-def _same_namespace(one: SocketFactory, other: SocketFactory) -> bool:
-    """Whether both make sockets of one namespace, as far as the kernel can say."""
-    cookies: list[int] = []
-    for make in (one, other):
+def at_home(keep: Keeper) -> bool:
+    """Whether the gate runs in the namespace whose traffic it judges; False where the kernel cannot say."""
+    cookies: list[bytes] = []
+    for make in (keep.open_socket, socket.socket):
         with make(socket.AF_INET, socket.SOCK_DGRAM) as own:
             try:
-                cookies.append(int.from_bytes(own.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little"))
+                cookies.append(own.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))
             except OSError:
                 return False
     return cookies[0] == cookies[1]

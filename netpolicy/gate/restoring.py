@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from netpolicy.errors import UserError
+from netpolicy.gate.admission import at_home
 from netpolicy.gate.held import Held
 from netpolicy.gate.keeper import Keeper
 from netpolicy.gate.state import Record
@@ -73,12 +74,15 @@ async def _put_back(keep: Keeper, held: Held, in_kernel: bool) -> None:
 
 
 async def _lock_strangers(keep: Keeper, ids: set[str]) -> None:
-    """Rules in the kernel that nobody here remembers: the base lock takes over, where there is one."""
+    """Rules in the kernel that nobody here remembers: the base lock takes over, where it is sure to be one.
+
+    It is not for the processes of a namespace itself, which only a gate elsewhere judges: taking their rules away would open.
+    """
+    lock = keep.prefix is not None and at_home(keep)
     for stranger in sorted(ids):
-        if keep.prefix is None:
-            keep.problems.append(
-                f"the kernel holds rules of an unknown attachment {stranger}; they are left as they are"
-            )
-            continue
-        keep.problems.append(f"the kernel held rules of an unknown attachment {stranger}; its interface is locked now")
-        await keep.worker.run(keep.enforcer.detach, stranger)
+        rules = f"rules of an unknown attachment {stranger}"
+        if lock:
+            keep.problems.append(f"the kernel held {rules}; its interface is locked now")
+            await keep.worker.run(keep.enforcer.detach, stranger)
+        else:
+            keep.problems.append(f"the kernel holds {rules}; they are left as they are")
