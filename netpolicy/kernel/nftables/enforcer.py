@@ -17,7 +17,7 @@ from netpolicy.kernel import flows
 from netpolicy.kernel.netlink import KernelError, refuse
 from netpolicy.kernel.netns import Namespace
 from netpolicy.kernel.nftables import chains
-from netpolicy.kernel.nftables.inside import Inside
+from netpolicy.kernel.nftables.inside import UNCUT, Inside
 from netpolicy.kernel.nftables.messages import Table
 from netpolicy.kernel.nftables.reading import Count
 from netpolicy.ruleset import Learned, Ruleset
@@ -88,10 +88,12 @@ class NftablesEnforcer:
             writer = inside.writer(attachment)
             before = inside.before(writer)
             mark = chains.mark(ruleset, dns_port)
+            same = before.mark == mark and current is ruleset and not inside.disturbed(attachment.id)
             inside.prepare(attachment.id, current)
             inside.commit(
                 [
                     *writer.create(),
+                    *([] if same else [inside.table.add_chain(writer.chain(UNCUT))]),
                     *inside.moved(writer),
                     *inside.relearned(attachment.id, current, before),
                     *writer.enforce(current, mark, dns_port),
@@ -99,13 +101,14 @@ class NftablesEnforcer:
                 ]
             )
             memory = inside.remember(attachment.id, current, before)
-            same = before.mark == mark and current is ruleset and not inside.disturbed(attachment.id)
             inside.written(attachment)
             inside.forget_ranges(before.ranges - inside.ranges_of(current))
         if not same:
             with _refusing(what):
                 own = inside.own(attachment)
                 flows.cut_withdrawn(inside.tracking, attachment, current, dns_port, memory, own, inside.bar)
+            with self._doing(what):
+                inside.cut(writer)
 
     def learn(self, attachment_id: str, learned: Sequence[Learned]) -> None:
         """Insert or refresh learned addresses; acknowledged by the kernel on return.

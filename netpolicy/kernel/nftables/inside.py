@@ -33,7 +33,10 @@ from netpolicy.services import subtract
 
 #: Of a transaction of more bytes the kernel announces nothing to us: that would take it as long as the transaction itself.
 _LOUD: Final = 1 << 16
-_PREFIXES: Final = tuple(dict.fromkeys((*Forward.PREFIXES, *Output.PREFIXES)))
+#: The prefix of an empty chain that is there while connections of a policy that was put in force are still to be cut, so that
+#: who starts after a kill in between cuts them.
+UNCUT: Final = "cut_"
+_PREFIXES: Final = tuple(dict.fromkeys((*Forward.PREFIXES, *Output.PREFIXES, UNCUT)))
 
 
 @dataclass
@@ -50,6 +53,7 @@ class Before:
     """What the kernel held of an attachment before a policy is applied."""
 
     mark: str = ""
+    """Empty also where connections are still to be cut."""
     ranges: frozenset[str] = frozenset()
     """The range sets its rules look into."""
     slots: frozenset[learning.Slot] = frozenset()
@@ -222,9 +226,11 @@ class Inside:
     def before(self, writer: Writer) -> Before:
         """Read what the kernel holds of it; where it holds nothing, nothing more is asked."""
         out, identifier = writer.chain("out_"), writer.attachment.id
-        if out not in self.read.chains() and not self.disturbed(identifier):
+        present = self.read.chains()
+        if out not in present and not self.disturbed(identifier):
             return Before()
-        mark = chains.mark_of(next(iter(self.read.comments(out)), ""))
+        whole = writer.chain(UNCUT) not in present
+        mark = chains.mark_of(next(iter(self.read.comments(out)), "")) if whole else ""
         slots = self.read.slots(identifier)
         used = frozenset(self.read.ranges_in_use(out))
         # A process that has just started takes the kernel's word for what was learned, later ones remember.
@@ -302,6 +308,15 @@ class Inside:
                 seconds = max(alive.seconds, found[entry].seconds if entry in found else 0.0)
                 found[entry] = Alive(seconds, names)
         self._link.transaction(learning.refreshed(self.table, attachment_id, found))
+
+    def cut(self, writer: Writer) -> None:
+        """The connections of what was withdrawn are cut."""
+        try:
+            self.commit([self.table.delete_chain(writer.chain(UNCUT))])
+        except KernelError as error:
+            if error.number != errno.ENOENT:  # another apply was quicker, or it was detached meanwhile
+                raise
+        self._tampering.wrote()
 
     def forget_learned(self, attachment_id: str) -> list[Message]:
         """Empty the sets of learned addresses."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import pytest
-from knocking import Guarded, learned, nft, rules
+from knocking import Guarded, carries, learned, nft, rules
 
 from netpolicy.errors import UserError
+from netpolicy.kernel import conntrack
 from netpolicy.kernel.netlink import Message, Netlink
 from netpolicy.kernel.nftables import NftablesEnforcer
+from netpolicy.lab import Lab
 from netpolicy.ruleset import Ruleset
 
 pytestmark = pytest.mark.kernel
@@ -21,15 +25,46 @@ class Killed(BaseException):
     """What a killed process does: nothing more."""
 
 
+@pytest.fixture(params=["forward", "output"])
+def guarded(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Guarded]:
+    """A workload that is locked: behind an enforcer, or with one inside."""
+    box = lab.add_workload("csp-crash")
+    attachment, place = box.attachment("crash"), lab.host.name
+    with contextlib.ExitStack() as stack:
+        if request.param == "output":
+            attachment, place = replace(attachment, interface="", networks=(), hook="output"), box.name
+            stack.enter_context(lab.nat())
+        one = Guarded(lab, box, NftablesEnforcer("netpolicy", place), attachment)
+        one.enforcer.install("csp-")
+        one.enforcer.attach(attachment, None)
+        yield one
+        one.close()
+
+
+def place_of(one: Guarded) -> str:
+    return one.box.name if one.attachment.hook == "output" else one.lab.host.name
+
+
+def restart(one: Guarded) -> None:
+    one.enforcer.close()
+    one.enforcer = NftablesEnforcer("netpolicy", place_of(one))
+    one.enforcer.install("csp-")
+    one.enforcer.attach(one.attachment, None)
+
+
 def state(one: Guarded, *, referenced: bool = False) -> str:
     """What the second reader sees, without handles and what time changes; on request without sets nothing looks into."""
-    text = nft(one.lab.host.name, "-j", "list", "table", "inet", "netpolicy")
+    text = nft(place_of(one), "-j", "list", "table", "inet", "netpolicy")
     rows = json.loads(text)["nftables"]
     if referenced:
         used = set(re.findall(r'"@(\w+)"', text))
         rows = [row for row in rows if not ("set" in row and row["set"]["name"] not in used)]
+    for row in rows:  # the kernel lists a hash set's elements in no order, and notes refusals meanwhile
+        if "elem" in row.get("set", {}):
+            noted = row["set"]["name"].startswith("d")
+            row["set"]["elem"] = [] if noted else sorted(row["set"]["elem"], key=str)
     lines = sorted(
-        re.sub(r'"(handle|expires|packets|bytes)": \d+', "", json.dumps(row, sort_keys=True)) for row in rows
+        re.sub(r'"(handle|expires|timeout|packets|bytes)": \d+', "", json.dumps(row, sort_keys=True)) for row in rows
     )
     return "\n".join(lines)
 
@@ -52,8 +87,20 @@ def transactions(monkeypatch: pytest.MonkeyPatch) -> list[list[Message]]:
 def change(guarded: Guarded) -> tuple[Ruleset, Ruleset, str, str, str]:
     """Two rulesets that differ in everything; an address that only the old, only the new, and none of them allows."""
     old_only, new_only, never = (guarded.fresh(4) for _ in range(3))
-    old = rules({old_only: "443/tcp 80/tcp"}, {"a.example": "443/tcp 8000-8010/tcp"}, host="3000/tcp")
-    new = rules({new_only: "443/tcp", "2001:db8:9::/64": "22/tcp"}, {"b.example": "443/tcp 1-9/udp"}, host="3001/tcp")
+    old = rules(
+        {old_only: "443/tcp 80/tcp", "10.1.0.0/16": "443/tcp"},
+        {"a.example": "443/tcp 8000-8010/tcp", "*.w.example": "1-5/tcp"},
+        host="3000/tcp",
+        denied={"198.51.100.9": "*"},
+        until={"10.1.0.0/16": 4102444800.0},
+    )
+    new = rules(
+        {new_only: "443/tcp", "2001:db8:9::/64": "22/tcp", "10.2.0.0/16": "443/tcp", "0.0.0.0/0": "443/tcp"},
+        {"b.example": "443/tcp 1-9/udp", "*.w.example": "3-9/tcp"},
+        host="3001/tcp",
+        denied={old_only: "443/tcp", never: "*", "2001:db8:9::/96": "22/tcp"},
+        until={"10.2.0.0/16": 4102444801.0},
+    )
     return old, new, old_only, new_only, never
 
 
@@ -122,10 +169,7 @@ def test_killed_before_and_after_each_transaction(
     send = Netlink.transaction
     met = set()
     for kill_at in range(10):
-        guarded.enforcer.close()
-        guarded.enforcer = NftablesEnforcer("netpolicy", guarded.lab.host.name)
-        guarded.enforcer.install("csp-")
-        guarded.enforcer.attach(guarded.attachment, None)
+        restart(guarded)
         if not first_time:
             guarded.apply(old)
         done = iter(range(1000))
@@ -170,9 +214,29 @@ def test_a_kill_between_sets_and_rules_is_tidied_by_the_next_start(
         patch.setattr(Netlink, "transaction", dying)
         guarded.apply(rules({"192.0.2.0/24": "443/tcp"}))
     assert "r4_" in state(guarded)
-    guarded.enforcer.close()
-    guarded.enforcer = NftablesEnforcer("netpolicy", guarded.lab.host.name)
-    guarded.enforcer.install("csp-")
-    guarded.enforcer.attach(guarded.attachment, None)
+    restart(guarded)
     assert "r4_" not in state(guarded)
     assert state(guarded, referenced=True) == before
+
+
+@pytest.mark.requirement("F11")
+def test_a_kill_before_connections_are_cut_is_made_good_by_the_next_start(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, withdrawn = guarded.fresh(4), guarded.fresh(4)
+    guarded.apply(rules(dict.fromkeys((kept, withdrawn), "443/tcp")))
+    live = [guarded.connection(kept, 443), guarded.connection(withdrawn, 443)]
+    new = rules({kept: "443/tcp"})
+
+    def dying(*_: object) -> int:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(conntrack, "delete", dying)
+        guarded.apply(new)
+    assert carries(live[1]), "control: it was not cut"
+    guarded.enforcer.close()
+    guarded.enforcer = NftablesEnforcer("netpolicy", place_of(guarded))
+    guarded.enforcer.install("csp-")
+    guarded.apply(new)
+    assert [carries(sock) for sock in live] == [True, False]
