@@ -3,7 +3,8 @@
 The command runs in a network namespace of its own whose only way out leads through the firewall: what the policy does not allow
 is refused, names that it does not list are not resolved. As root the way out is the host's own network; for other users it is
 pasta or slirp4netns. The command's input, output, terminal, signals and exit status are its own. At the end a summary of what was
-refused is printed on standard error.
+refused is printed on standard error, by name and by destination, each with what to add to the policy. With --mode observe nothing is
+refused, and the summary says what would have been.
 
 The policy is FILE, or that of the project around the working directory (.cspace.json with .cspace.local.json over it), or the
 built-in defaults; CSPACE_FIREWALL_DOMAINS adds to it. docs/run.md says what this does not hold back.
@@ -20,12 +21,13 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO, get_args
 
-from netpolicy.compile import compile_policy
+from netpolicy.cli import asked
 from netpolicy.errors import Exit, UserError
-from netpolicy.policy import find, load
+from netpolicy.kernel.backends import BACKENDS
 from netpolicy.run.report import Report
 from netpolicy.run.session import plan
 from netpolicy.run.session import run as run_session
@@ -39,6 +41,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--json-report", type=Path, metavar="FILE", help="write what happened there, as one JSON object"
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("enforce", "observe"),
+        help="observe: refuse nothing, and say at the end what would have been refused (default: what the policy says)",
+    )
+    asked.declare_role(parser)
+    parser.add_argument(
+        "--backend", choices=BACKENDS, default="auto", help="what enforces the rules (default: auto, found by trying)"
     )
     parser.add_argument("--user", metavar="USER", help="run the command as this user (name or number; needs root)")
     parser.add_argument(
@@ -60,9 +71,13 @@ def run(args: argparse.Namespace) -> int:
             hint="For example: netpolicy run -- curl https://example.com",
             exit_status=Exit.BAD_INPUT,
         )
-    policy = load(find(Path.cwd()) if args.policy is None else args.policy, environ=os.environ)
+    policy = asked.policy(args)
+    ruleset = asked.ruleset(policy, args)
+    if args.mode is not None:
+        ruleset = replace(ruleset, mode=args.mode)
+    wanted = plan(policy, ruleset, words, user=args.user, wanted=args.uplink, backend=args.backend)
     with contextlib.nullcontext() if args.json_report is None else _reporting(args.json_report) as file:
-        report = run_session(plan(policy, compile_policy(policy), words, user=args.user, wanted=args.uplink))
+        report = run_session(wanted)
         if file is not None:
             file.truncate(0)
             file.write(json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")

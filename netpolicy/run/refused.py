@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,36 @@ from netpolicy.ruleset import Learned, Ruleset
 
 
 @dataclass(frozen=True, slots=True)
+class DeniedName:
+    """A name that was asked for and that the policy does not allow."""
+
+    name: str
+    times: int
+    denial: str | None
+    """The deny rule that keeps it out, which adding the name to the allowed ones does not change; None where there is none."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form."""
+        add = None if self.denial else self.name
+        return {"name": self.name, "times": self.times, "add": add, "denied_by": self.denial}
+
+    def line(self) -> str:
+        """For people."""
+        notes = [f"{self.times} times"] if self.times > 1 else []
+        notes += [f"denied by {self.denial}"] if self.denial else []
+        return f"{self.name}  ({'; '.join(notes)})" if notes else self.name
+
+
+def names(asked: Mapping[str, int], ruleset: Ruleset) -> tuple[DeniedName, ...]:
+    """Names with how often they were asked for, each with the deny rule that it meets; in the same order."""
+    denials = {name: ruleset.denials_for(name) for name in asked}
+    return tuple(
+        DeniedName(name, times, str(denials[name][0].origin) if denials[name] else None)
+        for name, times in asked.items()
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """One destination that the policy does not allow."""
 
@@ -20,7 +50,7 @@ class Refused:
     names: tuple[str, ...]
     """The allowed names that resolve to its address; none where it was asked for by its address."""
     add: tuple[str, ...]
-    """Rules of which each one would allow it: for its names, else for its address. None where no rule can."""
+    """Rules of which each one would allow it: for its names, else for its address. None where no allowing rule can."""
     explanation: str
     """Why it is refused, in a sentence."""
 
@@ -68,11 +98,11 @@ def explained(
         learned: The addresses of allowed names at the end.
         attachment: Where the command stands.
     """
-    names: dict[object, dict[str, None]] = {}
+    known: dict[object, dict[str, None]] = {}
     for entry in learned:
-        names.setdefault(entry.address, {})[entry.name] = None
+        known.setdefault(entry.address, {})[entry.name] = None
     return tuple(
-        _one(refusal, ruleset, tuple(names.get(refusal.address, ())), learned, attachment) for refusal in refusals
+        _one(refusal, ruleset, tuple(known.get(refusal.address, ())), learned, attachment) for refusal in refusals
     )
 
 

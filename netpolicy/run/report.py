@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from netpolicy.gate.protocol import State
-from netpolicy.run.refused import Refused
+from netpolicy.run.refused import DeniedName, Refused
 
 #: Names and destinations listed for people; the report has all that the gate remembers.
 _MOST_LINES = 8
@@ -24,14 +24,12 @@ class Report:
     reach: str
     state: State
     """The attachment as it was at the end."""
-    denied: dict[str, int]
-    """Names that were asked for and are not in the policy, with how often, the most frequent first."""
+    denied: tuple[DeniedName, ...]
+    """Names that were asked for and that the policy does not allow, the most frequent first."""
     refused: tuple[Refused, ...] = ()
     """Destinations that were refused, the most packets first."""
     backend: str = ""
     """What enforced it."""
-    observed: bool = False
-    """The policy was only observed: what is listed as refused has passed."""
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -49,7 +47,7 @@ class Report:
             "refused_packets": state.refused,
             "refused": [row.to_json() for row in self.refused],
             "dns": state.dns.to_json(),
-            "denied_names": [{"name": name, "times": times, "add": name} for name, times in self.denied.items()],
+            "denied_names": [row.to_json() for row in self.denied],
             "unresolved": list(state.unresolved),
             "warnings": [*state.warnings, *self.notes],
         }
@@ -57,15 +55,16 @@ class Report:
     def lines(self) -> list[str]:
         """The summary; empty where nothing was refused and nothing is worth a warning."""
         state = self.state
+        observed = state.phase == "observed"
         found = []
         if state.phase == "off":
             found.append(f"the policy is switched off ({state.policy}): nothing was refused")
-        if self.observed:
+        if observed:
             found.append(f"{state.policy} was only observed, and nothing refused; what follows would have been")
         if state.refused:
-            refused = "would have been refused" if self.observed else "refused"
+            refused = "would have been refused" if observed else "refused"
             found.append(f"{state.refused} packet{'s' if state.refused != 1 else ''} {refused}")
-        names = [f"{name}{f'  ({times} times)' if times > 1 else ''}" for name, times in self.denied.items()]
+        names = [row.line() for row in self.denied]
         found += _some(names, f"names that {state.policy} does not allow; to allow one add it to firewall.domains:")
         rows = [row.line() for row in self.refused]
         found += _some(rows, f"destinations that {state.policy} does not allow; to allow one add it to firewall.allow:")

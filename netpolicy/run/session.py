@@ -14,10 +14,10 @@ from typing import Any, ParamSpec, TypeVar
 from netpolicy.clock import SystemClock
 from netpolicy.errors import UserError
 from netpolicy.gate.core import Gate
-from netpolicy.kernel.nftables import NftablesEnforcer
+from netpolicy.kernel.backends import Backend, open_enforcer
 from netpolicy.policy import Policy
 from netpolicy.ruleset import Ruleset
-from netpolicy.run import confine, hostside, signals, syscalls, uplink
+from netpolicy.run import confine, hostside, refused, signals, syscalls, uplink
 from netpolicy.run.report import Report
 from netpolicy.run.router import PREFIX, Router
 from netpolicy.run.uplink import Kind, Reach, Uplink
@@ -41,11 +41,21 @@ class Plan:
     user: str | None
     uplink: Kind | None
     """None: the best there is."""
+    backend: Backend = "auto"
+    """What enforces the rules."""
 
 
-def plan(policy: Policy, ruleset: Ruleset, argv: tuple[str, ...], *, user: str | None, wanted: Kind | None) -> Plan:
+def plan(
+    policy: Policy,
+    ruleset: Ruleset,
+    argv: tuple[str, ...],
+    *,
+    user: str | None,
+    wanted: Kind | None,
+    backend: Backend = "auto",
+) -> Plan:
     """Take from a policy what a run needs."""
-    return Plan(argv, ruleset, policy.dns.upstream or None, user, wanted)
+    return Plan(argv, ruleset, policy.dns.upstream or None, user, wanted, backend)
 
 
 def run(wanted: Plan) -> Report:
@@ -139,7 +149,7 @@ class Course:
         async with contextlib.AsyncExitStack() as stack:
             router = stack.enter_context(Router(one_group=self._one_group))
             attachment = router.attachment
-            enforcer = NftablesEnforcer(netns=router.router)
+            enforcer = await to_its_end(open_enforcer, wanted.backend, netns=router.router)
             gate = await stack.enter_async_context(Gate(enforcer, prefix=PREFIX, open_socket=router.socket))
             await gate.attach(attachment)
             await to_its_end(router.wire)
@@ -157,15 +167,18 @@ class Course:
             self._started = True
             await to_its_end(workload.confirm)
             status = await _ended(workload)
-            state = (await gate.status(attachment.id)).attachments[0]
+            shown = await gate.show(attachment.id)
+            ruleset = shown.ruleset or wanted.ruleset
             return Report(
                 command=wanted.argv,
                 status=status,
                 seconds=self._clock.monotonic() - begin,
                 uplink=way.kind,
                 reach=str(reach),
-                state=state,
-                denied=gate.denied(attachment.id),
+                state=shown.state,
+                denied=refused.names({**shown.denied, **shown.observed}, ruleset),
+                refused=refused.explained(shown.refusals, ruleset, shown.learned, attachment),
+                backend=enforcer.backend,
                 notes=_notes(wanted.ruleset, reach),
             )
 

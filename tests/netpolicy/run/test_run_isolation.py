@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shlex
 from pathlib import Path
 
@@ -121,11 +122,12 @@ def test_the_files_of_other_resolvers_are_hidden(lab: Lab, tmp_path: Path) -> No
 
 
 def test_the_report_and_the_summary_say_what_to_add(lab: Lab, tmp_path: Path) -> None:
-    lab.site("allowed.example")
+    site = lab.site("allowed.example")
     path = lab.directory / "report.json"
     script = (
         "for i in 1 2; do getent hosts denied.example; done; getent hosts allowed.example >/dev/null;"
-        " timeout 3 bash -c 'echo > /dev/tcp/192.0.2.99/80'; printf 'x' > /dev/udp/192.0.2.99/9; exit 4"
+        " timeout 3 bash -c 'echo > /dev/tcp/192.0.2.99/80'; printf 'x' > /dev/udp/192.0.2.99/9;"
+        f" timeout 3 bash -c 'echo > /dev/tcp/{site.v4}/8080'; exit 4"
     )
     runner = Runner(lab, ROOT, {"domains": ["allowed.example", "gone.example"]})
     done = runner.run("bash", "-c", script, options=["--json-report", str(path)])
@@ -135,6 +137,13 @@ def test_the_report_and_the_summary_say_what_to_add(lab: Lab, tmp_path: Path) ->
     assert report["command"][0] == "bash"
     assert report["uplink"] == {"kind": "host", "reach": "IPv4 and IPv6"}
     assert report["refused_packets"] >= 2
+    assert report["backend"] == "nftables"
+    rows = {(row["address"], row["protocol"], row["port"]): row for row in report["refused"]}
+    assert set(rows) == {("192.0.2.99", "tcp", 80), ("192.0.2.99", "udp", 9), (site.v4, "tcp", 8080)}
+    assert rows["192.0.2.99", "tcp", 80]["add"] == ["192.0.2.99:80/tcp"]
+    assert rows[site.v4, "tcp", 8080]["names"] == ["allowed.example"]
+    assert rows[site.v4, "tcp", 8080]["add"] == ["allowed.example:8080/tcp"]
+    assert sum(row["packets"] for row in rows.values()) == report["refused_packets"]
     assert [row["name"] for row in report["denied_names"]] == ["denied.example"]
     assert report["denied_names"][0]["times"] >= 2
     assert report["unresolved"] == ["gone.example"]
@@ -142,7 +151,39 @@ def test_the_report_and_the_summary_say_what_to_add(lab: Lab, tmp_path: Path) ->
     assert f"{report['refused_packets']} packets refused" in summary
     assert "to allow one add it to firewall.domains:" in summary
     assert "netpolicy run:     denied.example  (" in summary
+    assert "to allow one add it to firewall.allow:" in summary
+    assert f"netpolicy run:     allowed.example:8080/tcp  (1 packet to {site.v4}:8080/tcp)" in summary
     assert "allowed names that did not resolve: gone.example" in summary
+
+
+@BOTH
+def test_an_observed_policy_refuses_nothing_and_says_what_it_would_have(lab: Lab, form: Form, allowed: Site) -> None:
+    other, marks = lab.site("other.example"), [secrets.token_hex(8) for _ in range(2)]
+    path = lab.directory / "report.json"
+    script = 'say() { timeout 5 bash -c "exec 3<>/dev/tcp/$1/$2; echo $3 >&3; head -1 <&3 >/dev/null"; }; '
+    script += f"say other.example 8080 {marks[0]}; say {other.v4} 8081 {marks[1]}; true"
+    runner = Runner(lab, form, {"domains": ["allowed.example"]})
+    path.touch()
+    path.chmod(0o666)
+    refusing = runner.run("bash", "-c", script)
+    assert not any(lab.receiver.saw(mark) for mark in marks), "the same policy enforced is the control"
+    assert b"would have been" not in refusing.stderr
+    done = runner.run("bash", "-c", script, options=["--mode", "observe", "--json-report", str(path)])
+    assert all(lab.receiver.saw(mark) for mark in marks)
+    report = json.loads(path.read_text())
+    assert report["phase"] == "observed"
+    assert [row["name"] for row in report["denied_names"]] == ["other.example"]
+    assert {(row["address"], row["port"]) for row in report["refused"]} >= {(other.v4, 8081)}
+    summary = done.stderr.decode()
+    assert "was only observed, and nothing refused; what follows would have been" in summary
+    assert f"netpolicy run:     {other.v4}:8081/tcp  (" in summary
+
+
+def test_another_role_has_rules_of_its_own(lab: Lab, allowed: Site) -> None:
+    policy = {"allow": [{"host": "allowed.example", "ports": ["22/tcp"], "roles": ["browser"]}]}
+    ask = ["getent", "hosts", "allowed.example"]
+    assert Runner(lab, ROOT, policy).run(*ask).status == 2
+    assert Runner(lab, ROOT, policy).run(*ask, options=["--role", "browser"]).status == 0
 
 
 def test_there_is_a_report_only_where_the_command_ran(lab: Lab) -> None:

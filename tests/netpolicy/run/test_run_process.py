@@ -26,6 +26,8 @@ pytestmark = pytest.mark.kernel
 
 BOTH = pytest.mark.parametrize("form", [ROOT, USER], ids=str)
 DEADLINE = 20.0
+#: A shell that changes the terminal's mode loses what is typed meanwhile; whoever types waits for its prompt.
+PROMPTED, PROMPT = "PS1='ne''xt> '", b"next> "
 
 
 def runner_of(lab: Lab, form: Form) -> Runner:
@@ -152,13 +154,16 @@ def read_until(terminal: int, wanted: bytes) -> bytes:
 @BOTH
 def test_a_terminal_works(lab: Lab, form: Form) -> None:
     script = (
-        "stty size; n=0; trap 'n=$((n+1)); echo cau''ght' INT; echo read''y; read x; echo \"got:$x\";"
+        "stty size; n=0; trap 'n=$((n+1)); echo cau''ght' INT; trap 'echo now:$(stty size)' WINCH;"
+        " echo read''y; read x; echo \"got:$x\";"
         ' until read -t 0.1 x; do :; done; echo "total:$n"; exit 5'
     )
     with terminal(runner_of(lab, form).argv(["bash", "-c", script]), lab) as (tty, process):
         assert b"33 77" in read_until(tty, b"ready")
         os.write(tty, b"word\n")
         read_until(tty, b"got:word")
+        fcntl.ioctl(tty, termios.TIOCSWINSZ, struct.pack("4H", 40, 100, 0, 0))
+        read_until(tty, b"now:40 100")
         os.write(tty, b"\x03")
         read_until(tty, b"caught")
         os.write(tty, b"end\n")
@@ -170,10 +175,10 @@ def test_a_terminal_works(lab: Lab, form: Form) -> None:
 def test_an_interactive_shell_has_job_control(lab: Lab, form: Form) -> None:
     with terminal(runner_of(lab, form).argv(["bash", "--norc", "-i"]), lab) as (tty, process):
         nap = f"sleep 1{secrets.randbelow(10**6):06}"
-        os.write(tty, f"PS1='> '; {nap}\n".encode())
+        os.write(tty, f"{PROMPTED}; {nap}\n".encode())
         wait_until(lambda: any(p.startswith("sleep") for p in processes_with(nap)))
         os.write(tty, b"\x1a")
-        read_until(tty, b"Stopped")
+        assert b"Stopped" in read_until(tty, PROMPT)
         os.write(tty, b"kill -9 %1\nexit 4\nexit 4\n")  # a shell with a stopped job wants to be told twice
         assert drain(tty, process) == 4
 
@@ -190,11 +195,12 @@ def test_stopped_and_continued_as_a_whole(lab: Lab, form: Form) -> None:
     """Ctrl-Z under a shell: the shell sees its job stop; on "fg" it goes on where it was."""
     words = runner_of(lab, form).argv(["sh", "-c", "echo u''p; read x; echo \"got:$x\"; exit 6"])
     with terminal(["bash", "--norc", "-i"], lab) as (tty, process):
-        os.write(tty, b"set +H; PS1='> '\n")
+        os.write(tty, f"set +H; {PROMPTED}\n".encode())
+        read_until(tty, PROMPT)
         os.write(tty, shlex.join(words).encode() + b"; echo status:$?\n")
         read_until(tty, b"\rup\r\n")
         os.write(tty, b"\x1a")
-        read_until(tty, b"Stopped")
+        assert b"Stopped" in read_until(tty, PROMPT)
         os.write(tty, b"fg\n")
         os.write(tty, b"again\n")
         read_until(tty, b"got:again")

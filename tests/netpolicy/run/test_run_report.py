@@ -12,7 +12,7 @@ from netpolicy.gate.protocol import DnsState, State
 from netpolicy.policy import parse
 from netpolicy.presets import names as preset_names
 from netpolicy.ruleset import Learned, Ruleset
-from netpolicy.run.refused import Refused, explained
+from netpolicy.run.refused import Refused, explained, names
 from netpolicy.run.report import Report
 from netpolicy.services import Service
 
@@ -68,9 +68,11 @@ def test_what_no_rule_can_open_says_why() -> None:
 
 
 def report(*refused: Refused, **changes: object) -> Report:
+    denied = names({"shop.example": 2, "a.ads.example": 1}, ruleset(deny=["*.ads.example"]))
     dns = DnsState(port=1, listening=True)
-    state = State(ATTACHMENT, "enforced", "policy.json", "0", 1, 0, 0, (), (), 4, dns, None, 0.0)
-    return Report(("true",), 0, 1.0, "host", "IPv4", state, {"shop.example": 2}, refused, **changes)  # type: ignore[arg-type]  # as given
+    phase = changes.pop("phase", "enforced")
+    state = State(ATTACHMENT, phase, "policy.json", "0", 1, 0, 0, (), (), 4, dns, None, 0.0)
+    return Report(("true",), 0, 1.0, "host", "IPv4", state, denied, refused, **changes)  # type: ignore[arg-type]  # as given
 
 
 def test_the_summary_and_the_report_list_names_and_destinations() -> None:
@@ -79,16 +81,18 @@ def test_the_summary_and_the_report_list_names_and_destinations() -> None:
         "4 packets refused",
         "names that policy.json does not allow; to allow one add it to firewall.domains:",
         "    shop.example  (2 times)",
+        "    a.ads.example  (denied by *.ads.example (policy.json, firewall.deny[0]))",
         "destinations that policy.json does not allow; to allow one add it to firewall.allow:",
         "    192.0.2.99:80/tcp  (4 packets)",
     ]
     document = made.to_json()
     assert document["backend"] == "nftables"
     assert [row["add"] for row in document["refused"]] == [["192.0.2.99:80/tcp"]]
+    assert [row["add"] for row in document["denied_names"]] == ["shop.example", None]
 
 
 def test_what_was_only_observed_is_told_as_that() -> None:
-    lines = report(observed=True).lines()
+    lines = report(phase="observed").lines()
     assert lines[:2] == [
         "policy.json was only observed, and nothing refused; what follows would have been",
         "4 packets would have been refused",
