@@ -11,7 +11,7 @@ from netpolicy.errors import UserError
 from netpolicy.policy import find
 from sidecars import gate, images
 from sidecars.engine import Engine
-from sidecars.instance import list_instances
+from sidecars.instance import assess, list_instances
 from sidecars.project import Project
 from sidecars.workspace import inspect
 
@@ -77,9 +77,14 @@ def _gate(engine: Engine) -> Check:
         status = client.status()
     if status.problems:
         return Check(name="gate", state="failed", message="; ".join(status.problems), hint=f"docker logs {found.name}")
+    drifted = [f"{state.attachment.name}: {text}" for state in status.attachments for text in assess.drift(state)]
+    if drifted:
+        hint = "Look for a program that rewrites the host's firewall. What firewall.on_drift says was done."
+        return Check(name="gate", state="warning", message=" | ".join(drifted), hint=hint)
     resolvers = ", ".join(status.gate.upstreams) or "none"
     message = (
-        f"{found.name} {status.gate.version}, guards {len(status.attachments)} of its networks, resolvers {resolvers}"
+        f"{found.name} {status.gate.version} by {status.gate.backend or 'an unknown backend'}, "
+        f"guards {len(status.attachments)} of its networks, resolvers {resolvers}"
     )
     return Check(name="gate", state="ok", message=message)
 
@@ -91,6 +96,9 @@ def _instances(engine: Engine) -> Check:
     ]
     if bad:
         return Check(name="instances", state="failed", message=" | ".join(bad))
+    open_ones = [f"{i.project}/{i.name}: {i.reasons[0]}" for i in found if i.firewall.state in ("off", "observed")]
+    if open_ones:
+        return Check(name="instances", state="warning", message=" | ".join(open_ones))
     counts: dict[str, int] = {}
     for info in found:
         counts[info.phase.value] = counts.get(info.phase.value, 0) + 1

@@ -22,6 +22,7 @@ from cspace_mcp.results import (
     Unsaved,
 )
 from cspace_mcp.service import Spawn
+from netpolicy.clock import SystemClock
 from netpolicy.compile import compile_policy
 from netpolicy.decide import decide
 from netpolicy.errors import Exit, UserError
@@ -63,7 +64,7 @@ class HostService:
         name = names.parse(request.name) if request.name is not None else None
         # What is wrong here would be found later too, but only after minutes of building.
         workspace.inspect(project.root, name.branch if name else None)
-        ruleset = compile_policy(config.policy)
+        ruleset = _compiled(config)
         with self._engine() as engine:
             engine.info()
             older: list[str] = []
@@ -114,7 +115,7 @@ class HostService:
     def firewall(self, name: str | None) -> FirewallView:
         """See `Service`."""
         if name is None:
-            ruleset = compile_policy(self._configured()[0].policy)
+            ruleset = _compiled(self._configured()[0])
             return views.show(None, views.planned(ruleset), ruleset)
         with self._gate(name) as (client, tag):
             shown = client.show(tag)
@@ -125,7 +126,7 @@ class HostService:
         """See `Service`."""
         flow = parse_flow(target)
         if name is None:
-            return views.judgement(target, decide(compile_policy(self._configured()[0].policy), flow))
+            return views.judgement(target, decide(_compiled(self._configured()[0]), flow))
         with self._gate(name) as (client, tag):
             return views.judgement(target, client.check(tag, flow))
 
@@ -191,6 +192,11 @@ class HostService:
                 )
             with gate.conversation(engine, found) as client:
                 yield client, names.tag(project.name, text)
+
+
+def _compiled(config: Config) -> Ruleset:
+    """What a dev container may reach now."""
+    return compile_policy(config.policy, role="dev", now=SystemClock().now())
 
 
 def _spec(config: Config, request: Spawn, ruleset: Ruleset, image: str) -> InstanceSpec:

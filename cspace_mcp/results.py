@@ -53,19 +53,24 @@ class Verification(Result):
 class Firewall(Result):
     """The rule around an instance, in one line's worth of facts."""
 
-    state: Literal["locked", "enforced", "off", "unknown"]
-    """``off`` means that everything may leave; ``locked`` that nothing may."""
+    state: Literal["locked", "enforced", "observed", "off", "unknown"]
+    """``off`` and ``observed`` mean that everything may leave (``observed`` counts what would be refused); ``locked`` that
+    nothing may."""
     policy: str = ""
     ruleset: str = ""
     names: int = 0
     ranges: int = 0
     refused: int = 0
-    """Packets refused so far."""
+    """Packets refused so far, or that would have been."""
     unresolved: list[str] = []
     """Allowed names that do not resolve now and stay closed until they do, the first `MOST` of them."""
     unresolved_count: int = 0
     warnings: list[str] = []
     """What the policy asks for and could not be done as asked."""
+    ends_at: str = ""
+    """When the next of its rules ends, RFC 3339 in UTC; empty where none does."""
+    drift: str = ""
+    """What other programs did to the rules in the kernel, and what the gate did about it; empty where none did."""
 
 
 class Instance(Result):
@@ -144,15 +149,19 @@ class Execution(Result):
 
 
 class Rule(Result):
-    """One allowed target, with where it was written."""
+    """One allowed or denied target, with where it was written."""
 
     target: str
-    """A name or a network."""
+    """A name, ``*.name``, or a network."""
     services: list[str]
     """Ports and protocols, such as ``443/tcp``."""
     source: str
     key: str
     reason: str | None = None
+    denies: bool = False
+    """A deny rule: it wins over every other."""
+    ends_at: str = ""
+    """RFC 3339, UTC; empty: never."""
 
 
 class FirewallView(Result):
@@ -171,7 +180,7 @@ class Judgement(Result):
     target: str
     allowed: bool
     layer: str
-    """Where it is decided: ``dns``, ``address``, ``port``, ``protocol``, ``local``, ``off``."""
+    """Where it is decided: ``dns``, ``address``, ``port``, ``protocol``, ``local``, ``off``, ``observe``."""
     identity: str
     """How sure the rule is of who answers: ``ip`` (other tenants of the address too) or ``none``."""
     explanation: str

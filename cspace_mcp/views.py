@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
 
 from cspace_mcp.results import (
     MOST,
@@ -17,12 +18,17 @@ from cspace_mcp.results import (
     Unsaved,
     Verification,
 )
-from netpolicy.flow import Origin, Verdict
+from netpolicy.flow import Verdict
 from netpolicy.policy import ports
-from netpolicy.ruleset import Ruleset
-from netpolicy.services import Service
+from netpolicy.ruleset import Mode, NameRule, RangeRule, Ruleset
 from sidecars.instance import FirewallInfo, InstanceInfo, Removed
 from sidecars.workspace import Unsaved as Work
+
+_STATES: Final[dict[Mode, Literal["enforced", "observed", "off"]]] = {
+    "enforce": "enforced",
+    "observe": "observed",
+    "off": "off",
+}
 
 
 def instance(info: InstanceInfo) -> Instance:
@@ -54,6 +60,10 @@ def firewall(info: FirewallInfo) -> Firewall:
         unresolved=list(info.unresolved[:MOST]),
         unresolved_count=len(info.unresolved),
         warnings=list(info.warnings),
+        ends_at=_moment(info.ends_at),
+        drift=""
+        if info.drift is None
+        else f"{info.drift.times} times, the last time: {info.drift.last} ({info.drift.action})",
     )
 
 
@@ -96,16 +106,30 @@ def destruction(removed: Removed) -> Destruction:
 
 
 def rules(ruleset: Ruleset) -> list[Rule]:
-    """Every allowed target, names first."""
-    return [_rule(rule.name, rule.services, rule.origin) for rule in ruleset.names] + [
-        _rule(str(rule.network), rule.services, rule.origin) for rule in ruleset.ranges
+    """Every denied target, and then every allowed one, names first."""
+    return [
+        *(_rule(rule.name, rule, denies=True) for rule in ruleset.denied_names),
+        *(_rule(str(rule.network), rule, denies=True) for rule in ruleset.denied_ranges),
+        *(_rule(rule.name, rule) for rule in ruleset.names),
+        *(_rule(str(rule.network), rule) for rule in ruleset.ranges),
     ]
 
 
-def _rule(target: str, services: tuple[Service, ...], origin: Origin) -> Rule:
+def _rule(target: str, rule: NameRule | RangeRule, *, denies: bool = False) -> Rule:
+    origin = rule.origin
     return Rule(
-        target=target, services=ports.written(services), source=origin.source, key=origin.key, reason=origin.reason
+        target=target,
+        services=ports.written(rule.services),
+        source=origin.source,
+        key=origin.key,
+        reason=origin.reason,
+        denies=denies,
+        ends_at=_moment(rule.until),
     )
+
+
+def _moment(seconds: float | None) -> str:
+    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def show(name: str | None, rule: Firewall, ruleset: Ruleset | None) -> FirewallView:
@@ -124,11 +148,12 @@ def show(name: str | None, rule: Firewall, ruleset: Ruleset | None) -> FirewallV
 def planned(ruleset: Ruleset) -> Firewall:
     """The rule that a new instance would get."""
     return Firewall(
-        state="off" if ruleset.mode == "off" else "enforced",
+        state=_STATES[ruleset.mode],
         policy=ruleset.policy,
         ruleset=ruleset.id,
         names=len(ruleset.by_name),
         ranges=len(ruleset.ranges),
+        ends_at=_moment(ruleset.next_end),
     )
 
 

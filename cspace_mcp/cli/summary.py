@@ -62,13 +62,18 @@ def firewall(rule: Firewall) -> str:
     match rule.state:
         case "off":
             return "OFF: everything may leave"
+        case "observed":
+            return (
+                f"OBSERVED ONLY: everything may leave; {rule.refused} packets would have been refused ({rule.policy})"
+            )
         case "locked":
             return "locked: nothing may leave"
         case "unknown":
             return "unknown: the gate does not answer (what was denied stays denied)"
         case "enforced":
             ranges = f", {rule.ranges} ranges" if rule.ranges else ""
-            return f"enforced, {rule.names} names{ranges} ({rule.policy})"
+            ends = f", the next rule ends {_minute(rule.ends_at)} UTC" if rule.ends_at else ""
+            return f"enforced, {rule.names} names{ranges}{ends} ({rule.policy})"
 
 
 def _many(label: str, values: list[str]) -> list[tuple[str, str]]:

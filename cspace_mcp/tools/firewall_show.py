@@ -31,7 +31,7 @@ async def firewall_show(
     cursor: page.Cursor = None,
 ) -> Shown:
     """Show what may leave an instance: every rule with the file and key it comes from, and how much was refused. Everything
-    without a rule is refused."""
+    without a rule is refused, unless `firewall.state` is "off" or "observed"."""
     view = await desk(ctx).quick(lambda service: service.firewall(name))
     rules = [rule for rule in view.rules if contains is None or contains.lower() in rule.model_dump_json().lower()]
     part = page.cut(rules, limit, cursor)

@@ -29,7 +29,8 @@ async def instance_list(
     limit: page.Limit = page.DEFAULT,
     cursor: page.Cursor = None,
 ) -> Instances:
-    """List the instances with their state, branch and firewall. `firewall.state` "off" means that everything may leave."""
+    """List the instances with their state, branch and firewall. `firewall.state` "off" or "observed" means that
+    everything may leave."""
     found = await desk(ctx).quick(lambda service: service.instances(all_projects=all_projects))
     part = page.cut(found, limit, cursor)
     return Instances(

@@ -82,22 +82,47 @@ def _half_made(objects: Objects, recorded: Phase | None) -> str:
 
 
 def _by_gate(state: State, known: tuple[str, ...]) -> tuple[Phase, tuple[str, ...]]:
+    events = drift(state)
     if state.phase == "locked":
-        return Phase.LOCKED, ("no policy is in force: nothing passes; 'cspace up NAME' applies it",)
+        why = "no policy is in force: nothing passes; 'cspace up NAME' applies it"
+        return Phase.LOCKED, (*events, *state.warnings, why)
+    if state.drift is not None and state.drift.action == "failed":
+        return Phase.DEGRADED, events
     if state.phase == "off":
-        return Phase.READY, (FIREWALL_OFF,)
+        return (Phase.DEGRADED if known else Phase.READY), (FIREWALL_OFF, *events, *known)
+    if state.phase == "observed":
+        reasons = [*shortcomings(state), *known]
+        return (Phase.DEGRADED if reasons else Phase.READY), (ONLY_OBSERVED, *events, *reasons)
     if state.verification is None:
-        return Phase.DEGRADED, ("the rules in force have not been verified; 'cspace up NAME' does it",)
+        return Phase.DEGRADED, (*events, "the rules in force have not been verified; 'cspace up NAME' does it")
     proven = state.verification.get("state")
     reasons = [str(reason) for reason in state.verification.get("reasons", ())]
     if proven == "breached":
         return Phase.FAILED, tuple(reasons)
     reasons += [*shortcomings(state), *known]
-    return (Phase.DEGRADED if reasons or proven != "verified" else Phase.READY), tuple(reasons)
+    return (Phase.DEGRADED if reasons or proven != "verified" else Phase.READY), (*events, *reasons)
 
 
 #: Every listing of an instance without a firewall carries this.
-FIREWALL_OFF = "the firewall is off: everything may leave (firewall.enabled is false)"
+FIREWALL_OFF = "the firewall is OFF: everything may leave (firewall.mode is off, or firewall.enabled false)"
+#: And this one, of an instance whose firewall lets everything pass and only counts.
+ONLY_OBSERVED = (
+    "the firewall only OBSERVES: everything may leave, and what it would refuse is counted (firewall.mode is observe)"
+)
+
+
+def drift(state: State) -> tuple[str, ...]:
+    """What is to be said of other programs that have changed the rules; nothing where none has."""
+    found = state.drift
+    if found is None:
+        return ()
+    done = {
+        "repaired": "the gate has put them right",
+        "locked": "the gate has locked the instance",
+        "failed": "the gate could not put them right yet and tries again",
+    }[found.action]
+    times = "once" if found.times == 1 else f"{found.times} times"
+    return (f"another program has changed its firewall rules {times}, the last time: {found.last}; {done}",)
 
 
 def shortcomings(state: State) -> list[str]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-from netpolicy.gate.protocol import State
+from netpolicy.gate.protocol import Drift, State
 from netpolicy.probe.verification import Settings
 from netpolicy.ruleset import Ruleset
 from sidecars.images import BuildOptions
@@ -80,17 +80,21 @@ class InstanceSpec:
 class FirewallInfo:
     """The rule around an instance, in short."""
 
-    state: Literal["locked", "enforced", "off", "unknown"] = "unknown"
-    """``off``: everything may leave. ``unknown``: the gate does not say."""
+    state: Literal["locked", "enforced", "observed", "off", "unknown"] = "unknown"
+    """``off``, ``observed``: everything may leave. ``unknown``: the gate does not say."""
     policy: str = ""
     ruleset: str = ""
     names: int = 0
     ranges: int = 0
     learned: int = 0
     refused: int = 0
-    """Packets refused so far."""
+    """Packets refused so far (or that would have been, where it only observes)."""
     unresolved: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    ends_at: float | None = None
+    """When the next of the rules ends, in seconds since 1970."""
+    drift: Drift | None = None
+    """What other programs did to the rules; None where none did."""
 
     @classmethod
     def of(cls, state: State | None) -> FirewallInfo:
@@ -107,6 +111,8 @@ class FirewallInfo:
             refused=state.refused,
             unresolved=state.unresolved,
             warnings=state.warnings,
+            ends_at=state.ends_at,
+            drift=state.drift,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -121,6 +127,8 @@ class FirewallInfo:
             "refused": self.refused,
             "unresolved": list(self.unresolved),
             "warnings": list(self.warnings),
+            "ends_at": self.ends_at,
+            "drift": None if self.drift is None else self.drift.to_json(),
         }
 
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 
+from netpolicy.clock import SystemClock
 from netpolicy.errors import UserError
 from netpolicy.gate.protocol import State
 from sidecars import gate, names, networks, workspace
@@ -63,7 +64,7 @@ def _under_other_rules(m: Making, state: State) -> bool:
     """Whether a container that is about to start would run under rules that are not those wanted, until these are applied."""
     dev = m.found.dev
     stays = dev is not None and dev.running and outdated(m, dev) is None
-    return not stays and state.ruleset not in (None, m.spec.ruleset.id)
+    return not stays and state.ruleset not in (None, m.spec.ruleset.at(SystemClock().now()).id)
 
 
 def start(m: Making) -> None:
@@ -105,7 +106,7 @@ def apply(m: Making) -> None:
     """Put the policy in force, if it is not."""
     state = made(m.state)
     wanted = m.spec.ruleset
-    if state.ruleset == wanted.id and not state.warnings and not state.unresolved:
+    if state.ruleset == wanted.at(SystemClock().now()).id and not state.warnings and not state.unresolved:
         return
     m.say("policy", f"applying {wanted.policy}: {len(wanted.by_name)} names, {len(wanted.ranges)} ranges")
     with m.gate() as client:
@@ -128,7 +129,7 @@ def fill_workspace(m: Making) -> None:
 def prove(m: Making) -> None:
     """Try the firewall for real, and have the gate keep the report. A breach raises ``firewall-breached``."""
     state, dev, handle = made(m.state), made(m.dev), made(m.handle)
-    if state.phase == "off" or (state.verification or {}).get("state") == "verified":
+    if state.phase in ("off", "observed") or (state.verification or {}).get("state") == "verified":
         return
     m.enter(Phase.VERIFYING, "verifying the firewall")
     with m.gate() as client:
@@ -136,7 +137,7 @@ def prove(m: Making) -> None:
             m.engine,
             inside=dev.id,
             control=handle.container,
-            ruleset=m.spec.ruleset,
+            ruleset=m.spec.ruleset.at(SystemClock().now()),
             settings=m.spec.verify,
             permits=lambda flow: client.check(m.tag, flow).allowed,
             reporter=m.reporter,
@@ -149,7 +150,7 @@ def prove(m: Making) -> None:
                 hint="The instance was stopped. Look at the policy with 'netpolicy check', and at the host with 'cspace doctor'.",
                 details={"verification": report.to_json()},
             )
-        m.state = client.verified(m.tag, m.spec.ruleset.id, report.to_json())
+        m.state = client.verified(m.tag, state.ruleset or "", report.to_json())
 
 
 #: In this order. Each entry is one phase's work; between any two of them a run may end and a later one go on.

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from netpolicy.attachment import Attachment
-from netpolicy.gate.protocol import DnsState, State
+from netpolicy.gate.protocol import DnsState, Drift, State
 from sidecars.engine import ContainerInfo, VolumeInfo
-from sidecars.instance.assess import FIREWALL_OFF, Facts, assess
+from sidecars.engine.spec import Address
+from sidecars.instance.assess import FIREWALL_OFF, OLDER, ONLY_OBSERVED, Facts, assess
 from sidecars.instance.model import Phase
 from sidecars.instance.objects import Objects
 from sidecars.journal import Entry, Key
@@ -112,6 +113,47 @@ def test_no_record_makes_ready_what_cannot_be_seen_to_be() -> None:
 @pytest.mark.requirement("F7")
 def test_a_firewall_that_is_off_is_always_said() -> None:
     assert assess(replace(READY, state=state(phase="off", verification=None))) == (Phase.READY, (FIREWALL_OFF,))
+
+
+@pytest.mark.requirement("F7")
+def test_a_firewall_that_only_observes_is_always_said() -> None:
+    facts = replace(READY, state=state(phase="observed", verification=None))
+    assert assess(facts) == (Phase.READY, (ONLY_OBSERVED,))
+
+
+@pytest.mark.parametrize(
+    ("action", "changes", "phase", "words"),
+    [
+        ("repaired", {}, Phase.READY, "has put them right"),
+        ("locked", {"phase": "locked", "ruleset": None, "verification": None}, Phase.LOCKED, "has locked the instance"),
+        ("failed", {}, Phase.DEGRADED, "could not put them right yet"),
+        ("repaired", {"phase": "off"}, Phase.READY, "has put them right"),
+        ("repaired", {"phase": "observed"}, Phase.READY, "has put them right"),
+        ("repaired", {"verification": None}, Phase.DEGRADED, "has put them right"),
+    ],
+)
+def test_what_another_program_did_to_the_rules_is_said(
+    action: Any, changes: dict[str, Any], phase: Phase, words: str
+) -> None:
+    event = Drift(2, "the chain out_1 was emptied", 1.0, action)
+    found, reasons = assess(replace(READY, state=state(drift=event, **changes)))
+    assert found is phase
+    (said,) = [reason for reason in reasons if "another program" in reason]
+    assert "2 times, the last time: the chain out_1 was emptied" in said
+    assert words in said
+
+
+def test_a_network_beside_its_own_is_past_the_firewall() -> None:
+    joined = tuple(Address(name, "10.0.0.2", None, None) for name in (NETWORK.name, "bridge"))
+    facts = replace(READY, objects=replace(WHOLE, containers=(replace(container(), addresses=joined),)))
+    phase, (reason,) = assess(facts)
+    assert phase is Phase.FAILED
+    assert "bridge, which is outside of its firewall" in reason
+
+
+def test_an_older_image_is_remembered_while_nothing_else_says_it() -> None:
+    facts = replace(READY, entry=entry("degraded", f"{OLDER}it is old", "something that has passed"))
+    assert assess(facts) == (Phase.DEGRADED, (f"{OLDER}it is old",))
 
 
 def test_a_phase_that_is_under_way_is_told_only_while_somebody_is_at_it() -> None:
