@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,14 @@ def test_a_policy_file_may_be_toml(project: Path) -> None:
 def test_a_broken_file_says_where(project: Path, text: str, said: str) -> None:
     (found,) = refusal(write(project / "policy.toml", text))
     assert found.startswith(f": {said}")
+
+
+def test_an_error_without_a_place_is_told_as_it_is(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd(_text: str) -> Any:
+        raise tomllib.TOMLDecodeError("Something new")
+
+    monkeypatch.setattr(tomllib, "loads", odd)
+    assert refusal(write(project / "policy.toml", "")) == [": Something new"]
 
 
 def test_a_file_that_is_no_text_says_where(project: Path) -> None:
