@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         operating.answer({"detached": [held.id for held in chosen], "stopped": stopped})
         return Exit.OK
+    operating.say([] if chosen else ["nothing is attached"])
     operating.say(f"detached {held.id}: {_after(held)}" for held in chosen)
     operating.say(f"the gate at {socket} has ended: nothing is attached" for socket in stopped)
     return Exit.OK

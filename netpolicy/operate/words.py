@@ -114,7 +114,7 @@ def shown(held: Held, found: Shown, moment: float) -> list[str]:
     rows += _many("would be refused", _names(found.observed))
     report = _report(state)
     rows += _proven(report)
-    rows.append(("verified", verified(state)))
+    rows.append(("proof", verified(state)))
     rows += [("", reason) for reason in report.reasons] if report else []
     if state.confirm_by is not None:
         left = max(0.0, state.confirm_by - moment)
