@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from netpolicy.dns import wire
-from netpolicy.dns.core import Answer, DnsCore, Lookup, Ready, Relay
+from netpolicy.dns.answers import Answer
+from netpolicy.dns.core import DnsCore, Lookup, Ready, Relay
 from netpolicy.dns.upstreams import UpstreamError, Upstreams
 from netpolicy.dns.view import NameView
 from netpolicy.errors import UserError

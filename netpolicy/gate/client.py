@@ -12,8 +12,9 @@ from typing import Any, Protocol, Self, TypeVar
 from netpolicy.attachment import Attachment
 from netpolicy.errors import Exit, UserError
 from netpolicy.flow import Flow, Verdict
-from netpolicy.gate import protocol
-from netpolicy.gate.protocol import FORMAT, Hello, Json, Shown, State, Status
+from netpolicy.gate import forms, protocol
+from netpolicy.gate.forms import Json
+from netpolicy.gate.protocol import FORMAT, Hello, Shown, State, Status
 from netpolicy.ruleset import Ruleset
 
 T = TypeVar("T")
@@ -202,8 +203,8 @@ class GateClient:
 
     def check(self, attachment_id: str, flow: Flow) -> Verdict:
         """What would happen to a flow now, by the ruleset in force and what has been learned."""
-        args = {"id": attachment_id, "flow": protocol.flow_to_json(flow)}
-        return _understood(protocol.verdict_from_json, self.call("check", args))
+        args = {"id": attachment_id, "flow": forms.flow_to_json(flow)}
+        return _understood(forms.verdict_from_json, self.call("check", args))
 
     def verified(self, attachment_id: str, ruleset_id: str, report: Json) -> State:
         """Store a verification report, if `ruleset_id` is still in force (else ``stale-verification``)."""

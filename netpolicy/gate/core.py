@@ -29,9 +29,10 @@ from netpolicy.dns.upstreams import Upstreams
 from netpolicy.errors import Exit, UserError
 from netpolicy.flow import Flow, Identity, Layer, Verdict
 from netpolicy.gate.admission import admit
+from netpolicy.gate.forms import Json
 from netpolicy.gate.held import Held, chosen
 from netpolicy.gate.keeper import Keeper, resolved
-from netpolicy.gate.protocol import FORMAT, Hello, Json, Shown, State, Status
+from netpolicy.gate.protocol import FORMAT, Hello, Shown, State, Status
 from netpolicy.gate.restoring import look_up_all, restore
 from netpolicy.gate.rounds import Rounds
 from netpolicy.gate.state import Record, StateStore, Unconfirmed

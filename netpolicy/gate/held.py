@@ -13,7 +13,8 @@ from netpolicy.dns.servers import Server, ServerList
 from netpolicy.dns.service import DnsService, Learn
 from netpolicy.dns.upstreams import Upstreams
 from netpolicy.dns.view import NameView
-from netpolicy.gate.protocol import DnsState, Drift, Json, Phase, State
+from netpolicy.gate.forms import Json
+from netpolicy.gate.protocol import DnsState, Drift, Phase, State
 from netpolicy.gate.state import Record
 from netpolicy.ruleset import Learned, Mode, Ruleset
 

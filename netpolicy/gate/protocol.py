@@ -14,14 +14,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from ipaddress import ip_address
 from typing import Any, Literal, cast
 
 from netpolicy.attachment import Attachment, Refusal
 from netpolicy.errors import Exit, UserError
-from netpolicy.flow import Flow, Identity, Layer, Origin, Verdict
+from netpolicy.gate import forms
+from netpolicy.gate.forms import Json
 from netpolicy.ruleset import Learned, Ruleset
-from netpolicy.services import Service
 
 #: The protocol's version; a client refuses to speak to a gate of another one.
 FORMAT = 2
@@ -30,7 +29,6 @@ MAX_LINE = 64 * 1024 * 1024
 
 Phase = Literal["locked", "enforced", "observed", "off"]
 DriftAction = Literal["repaired", "locked", "failed"]
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,11 +244,11 @@ class Shown:
         """The wire form."""
         return {
             "ruleset": None if self.ruleset is None else self.ruleset.to_json(),
-            "learned": [learned_to_json(entry) for entry in self.learned],
+            "learned": [forms.learned_to_json(entry) for entry in self.learned],
             "state": self.state.to_json(),
             "denied": dict(self.denied),
             "observed": dict(self.observed),
-            "refusals": [refusal_to_json(refusal) for refusal in self.refusals],
+            "refusals": [forms.refusal_to_json(refusal) for refusal in self.refusals],
         }
 
     @classmethod
@@ -258,76 +256,12 @@ class Shown:
         """Read the wire form. Raises KeyError, TypeError or ValueError on a malformed document."""
         return cls(
             ruleset=None if document["ruleset"] is None else Ruleset.from_json(document["ruleset"]),
-            learned=tuple(learned_from_json(row) for row in document["learned"]),
+            learned=tuple(forms.learned_from_json(row) for row in document["learned"]),
             state=State.from_json(document["state"]),
             denied={str(name): int(times) for name, times in document["denied"].items()},
             observed={str(name): int(times) for name, times in document["observed"].items()},
-            refusals=tuple(refusal_from_json(row) for row in document["refusals"]),
+            refusals=tuple(forms.refusal_from_json(row) for row in document["refusals"]),
         )
-
-
-def learned_to_json(entry: Learned) -> Json:
-    """The wire form of a learned address."""
-    services = [[s.protocol, s.first, s.last] for s in entry.services]
-    return {"name": entry.name, "address": str(entry.address), "services": services, "seconds": entry.seconds}
-
-
-def learned_from_json(document: Json) -> Learned:
-    """Read `learned_to_json`'s form. Raises KeyError, TypeError or ValueError on a malformed document."""
-    return Learned(
-        name=str(document["name"]),
-        address=ip_address(document["address"]),
-        services=tuple(Service(*row) for row in document["services"]),
-        seconds=float(document["seconds"]),
-    )
-
-
-def refusal_to_json(refusal: Refusal) -> Json:
-    """The wire form of a refused destination."""
-    return {**asdict(refusal), "address": str(refusal.address)}
-
-
-def refusal_from_json(document: Json) -> Refusal:
-    """Read `refusal_to_json`'s form. Raises KeyError, TypeError or ValueError on a malformed document."""
-    numbers = (int(document[key]) for key in ("protocol", "port", "packets"))
-    return Refusal(ip_address(document["address"]), *numbers)
-
-
-def flow_to_json(flow: Flow) -> Json:
-    """The wire form of a flow."""
-    address = None if flow.address is None else str(flow.address)
-    return {"protocol": flow.protocol, "port": flow.port, "name": flow.name, "address": address}
-
-
-def flow_from_json(document: Json) -> Flow:
-    """Read `flow_to_json`'s form; absent keys are None. Raises KeyError, TypeError or ValueError on a malformed document."""
-    name, address, port = document.get("name"), document.get("address"), document.get("port")
-    if (name is None) == (address is None):
-        raise ValueError("a flow has either a name or an address")
-    return Flow(
-        protocol=int(document["protocol"]),
-        port=None if port is None else int(port),
-        name=None if name is None else str(name),
-        address=None if address is None else ip_address(address),
-    )
-
-
-def verdict_to_json(verdict: Verdict) -> Json:
-    """The wire form of a verdict."""
-    return asdict(verdict)
-
-
-def verdict_from_json(document: Json) -> Verdict:
-    """Read `verdict_to_json`'s form. Raises KeyError, TypeError or ValueError on a malformed document."""
-    rule = document["rule"]
-    return Verdict(
-        allowed=bool(document["allowed"]),
-        layer=Layer(document["layer"]),
-        rule=None if rule is None else Origin(**rule),
-        identity=Identity(document["identity"]),
-        explanation=str(document["explanation"]),
-        suggestion=document["suggestion"],
-    )
 
 
 def encode_request(op: str, args: Mapping[str, Any]) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any
 
 from netpolicy.attachment import Attachment
 from netpolicy.errors import Exit, UserError
-from netpolicy.gate import protocol
+from netpolicy.gate import forms, protocol
 from netpolicy.gate.core import Gate
 from netpolicy.ruleset import Ruleset
 
@@ -155,8 +155,8 @@ async def _show(gate: Gate, args: Json) -> Json:
 
 
 async def _check(gate: Gate, args: Json) -> Json:
-    flow = _read(protocol.flow_from_json, args, "flow")
-    return protocol.verdict_to_json(await gate.check(_read(str, args, "id"), flow))
+    flow = _read(forms.flow_from_json, args, "flow")
+    return forms.verdict_to_json(await gate.check(_read(str, args, "id"), flow))
 
 
 async def _verified(gate: Gate, args: Json) -> Json:

@@ -84,7 +84,7 @@ def test_a_denied_name_is_not_answered_and_its_rule_is_named() -> None:
 def test_addresses_that_are_wholly_denied_are_taken_out() -> None:
     gate = core("a.example:443", deny=["192.0.2.0/28", {"host": "192.0.2.64/28", "ports": [25]}])
     due, got = looked_up(gate, "a.example", "a.example. 60 A 192.0.2.1 192.0.2.65 192.0.2.130")
-    assert [str(entry.address) for entry in due] == ["192.0.2.65", "192.0.2.130"]
+    assert {str(entry.address) for entry in due} == {"192.0.2.65", "192.0.2.130"}
     assert len(got) == 2
     step = gate.ask(query("a.example"), udp=True)
     assert isinstance(step, Ready)

@@ -11,7 +11,7 @@ from gatekit import attachment, rules
 from netpolicy.attachment import Refusal
 from netpolicy.errors import UserError
 from netpolicy.flow import Flow, Identity, Layer, Origin, Verdict
-from netpolicy.gate import protocol
+from netpolicy.gate import forms, protocol
 from netpolicy.gate.protocol import DnsState, Drift, Hello, Shown, State, Status
 from netpolicy.ruleset import Learned
 from netpolicy.services import Service
@@ -64,13 +64,13 @@ def test_values_read_back_equal(value: Hello | State | Status | Shown) -> None:
     ids=str,
 )
 def test_flows_read_back_equal(flow: Flow) -> None:
-    assert protocol.flow_from_json(json.loads(json.dumps(protocol.flow_to_json(flow)))) == flow
+    assert forms.flow_from_json(json.loads(json.dumps(forms.flow_to_json(flow)))) == flow
 
 
 @pytest.mark.parametrize("rule", [None, Origin("a.json", "firewall.domains[0]", "a.example", "because")])
 def test_verdicts_read_back_equal(rule: Origin | None) -> None:
     verdict = Verdict(rule is not None, Layer.ADDRESS, rule, Identity.IP, "why", "add it")
-    assert protocol.verdict_from_json(json.loads(json.dumps(protocol.verdict_to_json(verdict)))) == verdict
+    assert forms.verdict_from_json(json.loads(json.dumps(forms.verdict_to_json(verdict)))) == verdict
 
 
 def test_an_error_comes_out_as_it_went_in() -> None:
