@@ -23,6 +23,19 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
 
+def declare_several(parser: argparse.ArgumentParser) -> None:
+    """The options `--policy`, which may be repeated, `--role` and `--json`."""
+    parser.add_argument(
+        "--policy",
+        type=Path,
+        metavar="FILE",
+        action="append",
+        help="a .cspace.json, its directory, or a policy as JSON or TOML; several are merged: what any allows, unless any denies it",
+    )
+    declare_role(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
 def declare_role(parser: argparse.ArgumentParser) -> None:
     """The option `--role`."""
     parser.add_argument(
@@ -38,6 +51,24 @@ def policy(args: argparse.Namespace) -> Policy:
 def ruleset(policy: Policy, args: argparse.Namespace) -> Ruleset:
     """What a policy is now, for the container of `--role`."""
     return compile_policy(policy, role=args.role, now=SystemClock().now())
+
+
+def policies(args: argparse.Namespace) -> list[Policy]:
+    """Those of every `--policy`, or the one there is without it."""
+    files: list[Path | None] = args.policy or [find(Path.cwd())]
+    # The environment adds to the last one, which stands for the project.
+    return [load(file, environ=os.environ if file is files[-1] else None) for file in files]
+
+
+def merged(policies: Sequence[Policy], args: argparse.Namespace) -> Ruleset:
+    """What several policies are together, now, for the container of `--role`."""
+    rulesets = [ruleset(policy, args) for policy in policies]
+    if len(rulesets) == 1:
+        return rulesets[0]
+    # One policy is the rule, and asking about it is to be quick.
+    from netpolicy.algebra import merge
+
+    return merge(rulesets, name=" + ".join(found.policy for found in rulesets))
 
 
 def place(origin: Origin) -> str:

@@ -4,7 +4,8 @@ TARGET is host, host:port, host:port/protocol, host/icmp, a URL, or git's user@h
 everything else that the policy opens for that host is listed as well. The policy is FILE, or that of the project around the
 working directory (.cspace.json with .cspace.local.json over it), or the built-in defaults; CSPACE_FIREWALL_DOMAINS adds to it.
 
-With --role it is asked for another container of an instance than its first.
+With --role it is asked for another container of an instance than its first. Several policies count together: what any of them allows
+is allowed, unless any denies it.
 
   netpolicy check api.github.com
   netpolicy check 192.0.2.1:22 --policy strict.json --json
@@ -64,15 +65,15 @@ class Advice:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("target", metavar="TARGET", help="what to connect to, such as github.com or 192.0.2.1:22")
-    asked.declare(parser)
-    asked.declare_role(parser)
+    asked.declare_several(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Judge one target."""
     flow = parse_flow(args.target)
-    policy = asked.policy(args)
-    ruleset = asked.ruleset(policy, args)
+    policies = asked.policies(args)
+    # Whatever is missing belongs into the last one.
+    policy, ruleset = policies[-1], asked.merged(policies, args)
     verdict = decide(ruleset, flow)
     document = {
         "target": args.target,
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         **asdict(verdict),
         "advice": [asdict(advice) for advice in advise(policy, flow, verdict)],
         "opened": opened(ruleset, flow),
-        "policy": policy.source,
+        "policy": ruleset.policy,
         "ruleset": ruleset.id,
         "mode": ruleset.mode,
         "warnings": list(ruleset.warnings),
@@ -101,7 +102,7 @@ def lines(policy: Policy, ruleset: Ruleset, flow: Flow, verdict: Verdict) -> lis
             rows.append(("reason", verdict.rule.reason))
     if verdict.allowed:
         rows.append(("identity", f"{verdict.identity}: {_IDENTITIES[verdict.identity]}"))
-    rows.append(("policy", f"{policy.source}, ruleset {ruleset.id}"))
+    rows.append(("policy", f"{ruleset.policy}, ruleset {ruleset.id}"))
     services = opened(ruleset, flow)
     if verdict.allowed and len(services) > 1:
         rows.append(("opened", ", ".join(services)))

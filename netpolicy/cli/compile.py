@@ -6,7 +6,10 @@ the project around the working directory, or the built-in defaults; CSPACE_FIREW
 
 What has ended by now is left out; what will end says when. --role is for rules that are meant for some containers of an instance.
 
+Several policies make one ruleset: what any of them allows is allowed, unless any denies it.
+
   netpolicy compile --policy strict.json
+  netpolicy compile --policy company.toml --policy .cspace.json
   netpolicy compile --json > ruleset.json
 
 Exit status 0: printed; 2: bad policy.
@@ -34,13 +37,12 @@ _MODES: dict[Mode, str] = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    asked.declare(parser)
-    asked.declare_role(parser)
+    asked.declare_several(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print one ruleset."""
-    ruleset = asked.ruleset(asked.policy(args), args)
+    ruleset = asked.merged(asked.policies(args), args)
     if args.json:
         text = json.dumps(ruleset.to_json(), sort_keys=True, separators=(",", ":"))
     else:

@@ -224,3 +224,30 @@ def test_compile_lists_denials_ends_and_modes(project: Path, capsys: pytest.Capt
     ]
     assert main(["compile", "--policy", "p.json"]) == 0
     assert "networks (0)" in capsys.readouterr().out
+
+
+def test_several_policies_count_together_and_each_rule_keeps_its_file(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CSPACE_FIREWALL_DOMAINS", "extra.example")
+    write(project / "company.json", {"domains": ["a.example", "b.example"], "deny": ["*.bad.example"], "ipv6": False})
+    write(project / "team.json", {"domains": ["c.example", "x.bad.example"], "deny": ["b.example"], "mode": "observe"})
+    both = ("--policy", "company.json", "--policy", "team.json")
+    for target, status, source in (
+        ("a.example", 0, "company.json"), ("c.example", 0, "team.json"), ("b.example", 1, "team.json"),
+        ("x.bad.example", 1, "company.json"), ("extra.example", 0, "env:CSPACE_FIREWALL_DOMAINS"),
+    ):  # fmt: skip
+        found = answer(capsys, target, *both)
+        assert (found[0], found[1]["rule"]["source"]) == (status, source), target
+        assert (found[1]["policy"], found[1]["mode"]) == ("company.json + team.json", "enforce")
+    assert answer(capsys, "[2001:db8::1]:443", *both)[0] == 1
+    advice = answer(capsys, "d.example", *both)[1]["advice"]
+    assert advice == [{"file": "team.json", "key": "allow", "add": "d.example:443/tcp"}]
+    assert main(["compile", *both]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0].endswith(" of company.json + team.json")
+    assert {
+        "a.example 22/tcp, 80/tcp, 443/tcp company.json, domains[0]",
+        "b.example everything team.json, deny[0]",
+    } <= set(lines)
+    assert sum(line.startswith("github.com ") for line in lines) == 1
