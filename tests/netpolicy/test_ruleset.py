@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from itertools import pairwise
 from typing import Any
@@ -17,7 +18,7 @@ from netpolicy.flow import Origin
 from netpolicy.policy import parse
 from netpolicy.prefixes import Prefixes
 from netpolicy.ruleset import HostRule, NameRule, RangeRule, Ruleset
-from netpolicy.services import Service, elements, merged, subtract
+from netpolicy.services import EVERY, Service, elements, merged, subtract
 
 HERE = Origin("test", "key", "text")
 HTTPS = Service(6, 443, 443)
@@ -150,6 +151,81 @@ def test_what_a_ruleset_opens_for_a_name_or_address() -> None:
     assert ruleset.services_at(ip_address("2001:db8::1")) == ()
 
 
+def test_denials_are_taken_from_what_is_open() -> None:
+    ruleset = Ruleset(
+        "p",
+        names=(NameRule("*.example", (HTTPS,), HERE), NameRule("a.example", (Service(6, 22, 22),), HERE)),
+        ranges=(RangeRule(ip_network("192.0.2.0/24"), (HTTPS,), HERE), RangeRule(ip_network("::/0"), (HTTPS,), HERE)),
+        denied_names=(NameRule("a.example", (HTTPS,), HERE), NameRule("*.no.example", EVERY, HERE)),
+        denied_ranges=(RangeRule(ip_network("192.0.2.128/25"), (HTTPS,), HERE),),
+    )
+    assert ruleset.services_of("b.example") == ruleset.services_of("*.example") == (HTTPS,)
+    assert ruleset.services_of("a.example") == (Service(6, 22, 22),)
+    assert not ruleset.knows("x.no.example")
+    assert ruleset.knows("no.example")
+    assert ruleset.exact_names == ("a.example",)
+    assert [rule.name for rule in ruleset.rules_for("a.example")] == ["a.example", "*.example"]
+    assert [rule.name for rule in ruleset.denials_for("x.no.example")] == ["*.no.example"]
+    assert (
+        ruleset.services_at(ip_address("192.0.2.1")) == ruleset.services_at(ip_address("::ffff:192.0.2.1")) == (HTTPS,)
+    )
+    assert ruleset.services_at(ip_address("192.0.2.130")) == ()
+    assert (
+        ruleset.denied_at(ip_address("192.0.2.130")) == ruleset.denied_at(ip_address("::ffff:192.0.2.130")) == (HTTPS,)
+    )
+    assert ruleset.services_at(ip_address("2001:db8::1")) == (HTTPS,)
+    assert replace(ruleset, ipv6=False).services_at(ip_address("2001:db8::1")) == ()
+
+
+def test_a_ruleset_at_a_moment_is_the_same_object_until_another_rule_ends() -> None:
+    def until(name: str, end: float | None) -> NameRule:
+        return NameRule(name, (HTTPS,), HERE, end)
+
+    ruleset = Ruleset(
+        "p",
+        names=(until("a.example", 100.0), until("b.example", None)),
+        ranges=(RangeRule(ip_network("192.0.2.0/24"), (HTTPS,), HERE, 200.0),),
+    )
+    assert (ruleset.next_end, ruleset.ends) == (100.0, (100.0, 200.0))
+    assert ruleset.at(99.9) is ruleset
+    later = ruleset.at(100)
+    assert [rule.name for rule in later.names] == ["b.example"]
+    assert later is ruleset.at(199)
+    assert (later.next_end, len(later.ranges)) == (200.0, 1)
+    assert ruleset.at(200).ranges == ()
+    assert ruleset.at(150) == later, "whatever was asked for in between"
+    assert Ruleset("p").next_end is None
+
+
+def test_an_end_is_part_of_the_meaning() -> None:
+    def with_ends(*ends: float | None) -> str:
+        names = tuple(NameRule("a.example", (HTTPS,), HERE, end) for end in ends)
+        networks = tuple(RangeRule(ip_network("192.0.2.0/24"), (HTTPS,), HERE, end) for end in ends)
+        ids = {Ruleset("p", names=names).id, Ruleset("p", ranges=networks).id}
+        assert len(ids) == 2
+        return " ".join(sorted(ids))
+
+    assert len({with_ends(None), with_ends(0), with_ends(100), with_ends(200)}) == 4
+    assert with_ends(100) == with_ends(100.0) == with_ends(50, 100, 100.0)
+    assert with_ends(None) == with_ends(100, None)
+
+
+def test_a_ruleset_with_ends_and_denials_survives_json() -> None:
+    ruleset = Ruleset(
+        "p",
+        "observe",
+        names=(NameRule("*.example", (HTTPS,), HERE, 100.0),),
+        denied_names=(NameRule("a.example", EVERY, HERE),),
+        denied_ranges=(RangeRule(ip_network("192.0.2.0/24"), EVERY, HERE),),
+        ipv6=False,
+        on_drift="lock",
+    )
+    again = Ruleset.from_json(json.loads(json.dumps(ruleset.to_json())))
+    assert (again, again.id) == (ruleset, ruleset.id)
+    whole = Ruleset.from_json({**GOOD, "names": [["a.example", [[6, 1, 1]], ["s", "k", "t", None], 100]]})
+    assert repr(whole.names[0].until) == "100.0"
+
+
 GOOD = {
     "format": 2, "policy": "p", "mode": "enforce", "names": [], "ranges": [], "denied_names": [], "denied_ranges": [],
     "ipv6": True, "on_drift": "repair", "host": [], "warnings": [],
@@ -164,6 +240,9 @@ GOOD = {
         {"on_drift": "open"},
         {"names": [["a.example", [], ["s", "k", "t", None], True]]},
         {"ranges": [["192.0.2.0/24", [], ["s", "k", "t", None], "soon"]]},
+        {"ranges": [["192.0.2.0/24", [], ["s", "k", "t", None], float("inf")]]},
+        {"denied_names": [["a.example", [], ["s", "k", "t", None], 100]]},
+        {"denied_ranges": [["192.0.2.0/24", [], ["s", "k", "t", None], 100.0]]},
         {"mode": "open"},
         {"policy": 1},
         {"names": None},

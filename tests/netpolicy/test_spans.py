@@ -35,6 +35,17 @@ def test_union_and_digest_depend_on_the_addresses_alone(one: list[IPv4Network], 
     assert (parts[0].digest == parts[1].digest) == (parts[0].pairs == parts[1].pairs)
 
 
+@given(st.lists(networks, max_size=6), st.lists(networks, max_size=6), st.integers(0xCB007000, 0xCB007200))
+def test_intersection_and_difference(one: list[IPv4Network], two: list[IPv4Network], number: int) -> None:
+    some, others = spans.of_networks(one, 4), spans.of_networks(two, 4)
+    both, rest = spans.intersect(some, others), spans.subtract(some, others)
+    assert (number in both) == (number in some and number in others)
+    assert (number in rest) == (number in some and number not in others)
+    assert spans.union([both, rest]) == some
+    assert both == spans.intersect(others, some)
+    assert bool(both) == any(a.overlaps(b) for a in one for b in two)
+
+
 @given(st.lists(networks, max_size=6), st.integers(0xCB007000, 0xCB007200))
 def test_membership(chosen: list[IPv4Network], number: int) -> None:
     address = IPv4Address(number)
