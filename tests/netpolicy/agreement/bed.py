@@ -21,7 +21,9 @@ from netpolicy.attachment import Attachment, Enforcer, Hook
 from netpolicy.clock import SystemClock
 from netpolicy.flow import Address, Flow
 from netpolicy.kernel.backends import Backend, open_enforcer
-from netpolicy.lab import Lab
+from netpolicy.kernel.links import Links
+from netpolicy.lab import Lab, Workload
+from netpolicy.lab.addresses import UPLINK_HOST
 
 Place = Literal["internet", "host", "self"]
 #: Where, with which protocol, to which port: what is known of a packet that has arrived. The address, where the place has several.
@@ -50,7 +52,9 @@ class Bed:
     enforcer: Enforcer
     attachment: Attachment
     source: dict[int, str]
+    box: Workload
     _senders: dict[int, socket.socket]
+    _far: dict[int, socket.socket]
     _ears: list[tuple[Place, int, int, socket.socket]]
     _numbers: itertools.cycle[int] = field(default_factory=lambda: itertools.cycle(range(1024, 65000)))
     _late: dict[bytes, str] = field(default_factory=dict)
@@ -107,13 +111,25 @@ class Bed:
         self._late.update({nonce: str(flow) for nonce, flow in zip(nonces, flows, strict=False) if not heard[nonce]})
         return [heard[nonce] for nonce in nonces[:-1]]
 
+    def number(self) -> int:
+        """A source port (or echo id) that no packet of late had."""
+        return next(self._numbers)
+
+    def emit(self, packet: bytes, target: str) -> None:
+        """Send a whole IP packet from the workload."""
+        # An OUTPUT chain's refusal is an error of the call. Port 0: the kernel takes another one for a protocol number.
+        with contextlib.suppress(OSError):
+            self._senders[ip_address(target).version].sendto(packet, (target, 0))
+
+    def answer(self, source: str, target: str, port: int, number: int) -> None:
+        """Send a datagram from an address of the internet's to where the workload's packets come from."""
+        body = crafting.packet(Flow(17, number, None, ip_address(target)), source, port, bytes(crafting.NONCE_BYTES))
+        self._far[ip_address(target).version].sendto(body, (target, 0))
+
     def _send(self, flow: Flow) -> bytes:
         assert flow.address is not None
-        nonce, version = secrets.token_bytes(crafting.NONCE_BYTES), flow.address.version
-        data = crafting.packet(flow, self._source(flow.address), next(self._numbers), nonce)
-        # An OUTPUT chain's refusal is an error of the call. Port 0: the kernel takes another one for a protocol number.
-        with contextlib.suppress(PermissionError, ConnectionRefusedError, OSError):
-            self._senders[version].sendto(data, (str(flow.address), 0))
+        nonce = secrets.token_bytes(crafting.NONCE_BYTES)
+        self.emit(crafting.packet(flow, self._source(flow.address), self.number(), nonce), str(flow.address))
         return nonce
 
     def _source(self, address: Address) -> str:
@@ -154,19 +170,23 @@ def bed(lab: Lab, hook: Hook, version: int, backend: Backend) -> Bed:
     enforcer = open_enforcer(backend, netns=where)
     stack = contextlib.ExitStack()
     stack.callback(enforcer.close)
+    with Links(lab.inet.name) as links:
+        for network, via in zip(box.networks, UPLINK_HOST, strict=True):
+            links.route(str(network), via=via.partition("/")[0])
     quiet = [[str(POOLS[v]), str(FAR[v])] for v in (4, 6)]
     lab.inet.run(["nft", "-f", "-"], stdin=(_QUIET % tuple(", ".join(words) for words in quiet)).encode())
-    senders, ears = {}, []
+    senders, far, ears = {}, {}, []
     for v, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
         # With IPPROTO_RAW the header is ours, in both families (raw(7)).
         senders[v] = stack.enter_context(box.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW))
         senders[v].setblocking(False)
+        far[v] = stack.enter_context(lab.inet.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW))
         for place, node in (("host", lab.host), ("self", box)):
             for protocol in _PROTOCOLS[v]:
                 ear = stack.enter_context(node.socket(family, socket.SOCK_RAW, protocol))
                 ear.setblocking(False)
                 ears.append((place, v, protocol, ear))
-    made = Bed(lab, hook, version, enforcer, attachment, {4: box.v4, 6: box.v6}, senders, ears)
+    made = Bed(lab, hook, version, enforcer, attachment, {4: box.v4, 6: box.v6}, box, senders, far, ears)
     made._stack = stack
     enforcer.install("csp-" if hook == "forward" else None)
     enforcer.attach(attachment, None)

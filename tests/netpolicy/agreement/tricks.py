@@ -78,14 +78,6 @@ def a_whole_packet_as_a_fragment(aim: Aim) -> Iterator[bytes]:
         yield aim.ip(struct.pack(">BBHI", _UDP, 0, 0, aim.number) + body, _FRAGMENT)
 
 
-def overlapping_fragments(aim: Aim) -> Iterator[bytes]:
-    """A harmless beginning, then another one over it."""
-    harmless = Aim(aim.source, aim.target, 9, aim.number, aim.nonce).body(_UDP)
-    body = aim.body(_UDP)
-    for piece, more, offset in ((harmless[:16], 1, 0), (body[:16], 1, 0), (body[16:], 0, 2)):
-        yield _piece(aim, piece, more, offset)
-
-
 def an_acknowledgement(aim: Aim) -> Iterator[bytes]:
     yield aim.ip(_tcp(aim, 0x10), _TCP)
 
@@ -181,7 +173,6 @@ BOTH: tuple[Trick, ...] = (
     in_fragments_backwards,
     a_fragment_without_its_beginning,
     a_whole_packet_as_a_fragment,
-    overlapping_fragments,
     an_acknowledgement,
     data_in_the_middle,
     an_answer_to_no_question,

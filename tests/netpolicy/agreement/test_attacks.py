@@ -1,0 +1,130 @@
+"""Somebody who makes packets by hand wants out: no trick brings a nonce to a target that the policy does not allow.
+
+Each trick is aimed at three targets: one that nothing opens, a port that is denied in a network that is open for everything, and
+port 53 in that network. The controls: the same tricks do arrive at an open port, those that a router lets through at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+from collections.abc import Iterable
+
+import crafting
+import pytest
+from bed import DNS_PORT, Bed
+from tricks import Aim, tricks
+from universe import FAR, OPEN, ORIGIN, POOLS
+
+from netpolicy.ruleset import HostRule, RangeRule, Ruleset
+from netpolicy.services import EVERY, Service
+
+pytestmark = pytest.mark.kernel
+
+#: Those that say enough for a policy to judge them; the others are refused or lost wherever they go.
+HONEST = {"plain_udp", "in_fragments", "a_whole_packet_as_a_fragment"}
+
+
+def open_but(place: Bed, *denied: Service) -> Ruleset:
+    """The pool is open for everything, but for some services; the host for one port."""
+    pool = POOLS[place.version]
+    return Ruleset(
+        "attacked",
+        ranges=(RangeRule(pool, EVERY, ORIGIN),),
+        denied_ranges=(RangeRule(pool, denied, ORIGIN),) if denied else (),
+        host=(HostRule(OPEN, ORIGIN),),
+    )
+
+
+def arrived(place: Bed, target: str, port: int, only: Iterable[str] = ()) -> set[str]:
+    """Try all tricks; the names of those whose nonce was seen at the internet."""
+    known = {name: trick for name, trick in tricks(place.version).items() if not only or name in only}
+    nonces: dict[bytes, str] = {}
+    for name, trick in known.items():
+        nonce = secrets.token_bytes(crafting.NONCE_BYTES)
+        nonces[nonce] = name
+        aim = Aim(place.source[place.version], target, port, place.number(), nonce)
+        for packet in trick(aim):
+            place.emit(packet, target)
+    place.send([])  # its control arrives behind them
+    seen = [packet.data for packet in place.lab.receiver.packets()]
+    return {name for nonce, name in nonces.items() if any(nonce in data for data in seen)}
+
+
+@pytest.mark.requirement("F1")
+def test_no_trick_reaches_what_nothing_opens(place: Bed) -> None:
+    place.enforcer.apply(place.attachment, open_but(place), DNS_PORT)
+    assert not arrived(place, str(FAR[place.version]), 443)
+
+
+@pytest.mark.requirement("F1")
+def test_no_trick_reaches_a_denied_port_of_an_open_network(place: Bed) -> None:
+    place.enforcer.apply(place.attachment, open_but(place, Service(6, 443, 443), Service(17, 443, 443)), DNS_PORT)
+    target = str(POOLS[place.version][1])
+    reached = arrived(place, target, 443)
+    # What carries no port is not what the rule denies.
+    assert reached <= {"an_echo_reply", "an_unusual_query", "an_error_about_nothing"}
+    assert arrived(place, target, 444, HONEST) >= HONEST, "control: the neighbouring port is open"
+
+
+@pytest.mark.requirement("F1")
+def test_no_trick_carries_a_query_past_the_gate(place: Bed) -> None:
+    place.enforcer.apply(place.attachment, open_but(place), DNS_PORT)
+    target = str(POOLS[place.version][1])
+    reached = arrived(place, target, 53)
+    assert reached <= {"an_echo_reply", "an_unusual_query", "an_error_about_nothing"}
+
+
+@pytest.mark.requirement("F1")
+def test_no_trick_leaves_a_locked_attachment(place: Bed) -> None:
+    place.enforcer.attach(place.attachment, None)
+    for target in (str(POOLS[place.version][1]), str(FAR[place.version])):
+        nonce = secrets.token_bytes(crafting.NONCE_BYTES)
+        for trick in tricks(place.version).values():
+            for packet in trick(Aim(place.source[place.version], target, 443, place.number(), nonce)):
+                place.emit(packet, target)
+        place.enforcer.apply(place.attachment, open_but(place), DNS_PORT)
+        place.send([])
+        assert not [packet for packet in place.lab.receiver.packets() if nonce in packet.data]
+        place.enforcer.attach(place.attachment, None)
+
+
+@pytest.mark.requirement("F1")
+def test_a_connection_opened_while_observed_is_cut_when_the_policy_is_enforced(place: Bed) -> None:
+    """Also where the far end has answered, so that it counts as established."""
+    target = FAR[place.version]
+    place.enforcer.apply(place.attachment, Ruleset("watched", "observe", host=(HostRule(OPEN, ORIGIN),)), DNS_PORT)
+    number = place.number()
+
+    def datagram() -> set[str]:
+        nonce = secrets.token_bytes(crafting.NONCE_BYTES)
+        aim = Aim(place.source[place.version], str(target), 443, number, nonce)
+        place.emit(aim.ip(aim.body(17), 17), str(target))
+        place.send([])
+        return {packet.source for packet in place.lab.receiver.packets() if nonce in packet.data}
+
+    (source,) = datagram()
+    place.answer(str(target), source, 443, number)
+    assert datagram(), "control: while it is observed it goes on"
+    place.enforcer.apply(place.attachment, Ruleset("now", host=(HostRule(OPEN, ORIGIN),)), DNS_PORT)
+    assert not datagram()
+    if place.hook == "forward":
+        # Inside the namespace, what comes in is nobody's to judge, and it would be answered.
+        place.answer(str(target), source, 443, number)
+        assert not datagram(), "an answer that comes late does not open it again"
+
+
+@pytest.mark.requirement("F1")
+def test_more_refused_destinations_than_the_kernel_notes_are_refused_all_the_same(place: Bed) -> None:
+    """The note of what was refused is bounded; where it is full, the refusal stands."""
+    place.enforcer.apply(place.attachment, open_but(place), DNS_PORT)
+    first, nonce = int(FAR[place.version]), secrets.token_hex(8).encode()
+    family = socket.AF_INET if place.version == 4 else socket.AF_INET6
+    with place.box.socket(family, socket.SOCK_DGRAM) as sock:
+        for n in range(6000):
+            with contextlib.suppress(OSError):  # at the output hook, the call itself is refused
+                sock.sendto(nonce, (str(type(FAR[place.version])(first + n % 100)), 1000 + n // 100))
+    place.send([])
+    assert not place.lab.receiver.saw(nonce)
+    assert len(place.enforcer.refusals(place.attachment.id)) > 1000, "control: they were refused, and noted"
