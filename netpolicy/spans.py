@@ -10,6 +10,12 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, summarize_address_range
 
 Pair = tuple[int, int]
+#: By family and prefix length, the bits behind the prefix.
+_HOSTS = {
+    version: tuple((1 << (bits - length)) - 1 for length in range(bits + 1)) for version, bits in ((4, 32), (6, 128))
+}
+#: So many pairs are hashed at once; all at once would take as much memory as the pairs themselves.
+_PART = 4096
 
 
 @dataclass(frozen=True)
@@ -23,8 +29,11 @@ class Spans:
     def digest(self) -> str:
         """The content's SHA-256 in hexadecimal digits."""
         width = 4 if self.version == 4 else 16
-        numbers = (number.to_bytes(width, "big") for pair in self.pairs for number in pair)
-        return hashlib.sha256(b"%d" % self.version + b"".join(numbers)).hexdigest()
+        found = hashlib.sha256(b"%d" % self.version)
+        for start in range(0, len(self.pairs), _PART):
+            part = self.pairs[start : start + _PART]
+            found.update(b"".join([number.to_bytes(width, "big") for pair in part for number in pair]))
+        return found.hexdigest()
 
     def __bool__(self) -> bool:
         """Whether there is any address."""
@@ -37,9 +46,8 @@ class Spans:
 
 def of_networks(networks: Iterable[IPv4Network | IPv6Network], version: int) -> Spans:
     """The addresses of networks, which are all of this family."""
-    bits = 32 if version == 4 else 128
-    pairs = [(int(n.network_address), n.prefixlen) for n in networks]
-    return _joined(version, [(first, first | ((1 << (bits - length)) - 1)) for first, length in pairs])
+    hosts = _HOSTS[version]
+    return _joined(version, [(first := int(n.network_address), first | hosts[n.prefixlen]) for n in networks])
 
 
 def union(parts: Sequence[Spans]) -> Spans:
@@ -83,12 +91,16 @@ def networks(some: Spans) -> Iterator[IPv4Network | IPv6Network]:
 
 
 def _joined(version: int, pairs: list[Pair]) -> Spans:
+    """The pairs joined; the list is used up, for a copy of a long one would be much."""
     pairs.sort()
-    found: list[Pair] = []
-    for first, last in pairs:
-        if found and first <= found[-1][1] + 1:
-            if last > found[-1][1]:
-                found[-1] = (found[-1][0], last)
+    kept = 0
+    for pair in pairs:
+        first, last = pair
+        if kept and first <= pairs[kept - 1][1] + 1:
+            if last > pairs[kept - 1][1]:
+                pairs[kept - 1] = (pairs[kept - 1][0], last)
         else:
-            found.append((first, last))
-    return Spans(version, tuple(found))
+            pairs[kept] = pair
+            kept += 1
+    del pairs[kept:]
+    return Spans(version, tuple(pairs))

@@ -116,12 +116,13 @@ class Netlink:
             first = self._sequence + 1
             self._sequence += len(messages) + 2
             border = _FAMILY.pack(0, 0, SUBSYSTEM_NFTABLES)
-            parts = [_HEADER.pack(20, _BATCH_BEGIN, REQUEST, first, 0) + border]
+            data = bytearray(_HEADER.pack(20, _BATCH_BEGIN, REQUEST, first, 0) + border)
             last = len(messages) - 1
             # Errors are reported without asking; one acknowledgement, for the last message, says that all is done.
-            parts += [m.pack(first + 1 + n, ACK if n == last else 0) for n, m in enumerate(messages)]
-            parts.append(_HEADER.pack(20, _BATCH_END, REQUEST, first + 2 + last, 0) + border)
-            self._send(b"".join(parts))
+            for n, message in enumerate(messages):
+                data += message.pack(first + 1 + n, ACK if n == last else 0)
+            data += _HEADER.pack(20, _BATCH_END, REQUEST, first + 2 + last, 0) + border
+            self._send(data)
             self._outcome(messages, first)
 
     def request(self, messages: Sequence[Message], *, ignore: frozenset[int] = frozenset()) -> None:
@@ -186,7 +187,7 @@ class Netlink:
                 raise
         return found[0] if found else None
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes | bytearray) -> None:
         self._reserve(2 * len(data) + 4096)
         try:
             self._socket.send(data)

@@ -33,6 +33,8 @@ from netpolicy.services import subtract
 
 #: Of a transaction of more bytes the kernel announces nothing to us: that would take it as long as the transaction itself.
 _LOUD: Final = 1 << 16
+#: Bytes of the largest transaction that fills new sets.
+_MOST: Final = 1 << 20
 #: The prefix of an empty chain that is there while connections of a policy that was put in force are still to be cut, so that
 #: who starts after a kill in between cuts them.
 UNCUT: Final = "cut_"
@@ -246,14 +248,19 @@ class Inside:
     def prepare(self, attachment_id: str, ruleset: Ruleset) -> None:
         """Make the sets that no rule looks into yet, in a transaction before; fill those anew that somebody else may have changed."""
         messages = [slot.add(self.table, attachment_id) for slot in learning.slots(ruleset)]
-        groups = {ranges.name_of(group): group for group in _groups(ruleset)}
-        missing = {name: group for name, group in groups.items() if name not in self._filled}
+        missing = {name: group for group in _groups(ruleset) if (name := ranges.name_of(group)) not in self._filled}
         held = set(self.read.sets()) if missing else set()
-        for name, group in missing.items():
-            if name in held:
-                messages += [self.table.drain(name), *ranges.fill(group, self.table, self.clock.now())]
-            else:
-                messages += ranges.make(group, self.table, self.clock.now())
+        fresh = {name: group for name, group in missing.items() if name not in held}
+        for name in missing.keys() & held:
+            messages += [self.table.drain(name), *ranges.fill(missing[name], self.table, self.clock.now())]
+        messages += [ranges.make(group, self.table) for group in fresh.values()]
+        filling = (one for group in fresh.values() for one in ranges.fill(group, self.table, self.clock.now()))
+        for one in filling:
+            # Nothing looks into a new set, so it may take several transactions: all at once a large one takes memory.
+            if sum(len(message.payload) for message in messages) > _MOST:
+                self.commit(messages)
+                messages = []
+            messages.append(one)
         self.commit(messages)
         self._filled |= missing.keys()
 

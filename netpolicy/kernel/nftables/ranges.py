@@ -1,8 +1,9 @@
 """Networks of a policy as static, content-addressed sets.
 
 A set's name is the hash of what is in it, so equal content is sent once, is shared by all attachments and never changes.
-It is filled in a transaction of its own, before any rule looks into it: elements of a set that was made in the same
-transaction as the rules act a moment later than the rules, and allowed packets would be refused meanwhile.
+It is filled in transactions of their own, before any rule looks into it: elements of a set that was made in the same
+transaction as the rules act a moment later than the rules, and allowed packets would be refused meanwhile. A kill can leave
+it half full; so a process fills what it finds anew, in one transaction, before its first rule looks into it.
 
 Ranges of rules that end are in sets whose elements the kernel itself forgets at that moment, also when no gate is there. The
 end is part of the name, so such a set is never filled twice, which would lengthen its life.
@@ -43,48 +44,49 @@ def is_range_set(name: str) -> bool:
     return RANGE_SET.fullmatch(name.encode()) is not None
 
 
-def make(group: RangeGroup, table: Table, moment: float) -> list[Message]:
-    """The messages that make the set and fill it, at this moment (seconds since 1970)."""
+def make(group: RangeGroup, table: Table) -> Message:
+    """The message that makes the set, empty."""
     kind, size = (Type.IPV4, 4) if group.version == 4 else (Type.IPV6, 16)
     flags = SetFlag.INTERVAL if group.until is None else SetFlag.INTERVAL | SetFlag.TIMEOUT
-    return [table.add_set(name_of(group), flags, kind, size), *fill(group, table, moment)]
+    return table.add_set(name_of(group), flags, kind, size)
 
 
-def fill(group: RangeGroup, table: Table, moment: float) -> list[Message]:
-    """The messages that fill the set, which is empty."""
+def fill(group: RangeGroup, table: Table, moment: float) -> Iterator[Message]:
+    """The messages that fill the set, which is empty, at this moment (seconds since 1970)."""
     lifetime = b""
     if group.until is not None:
         left = int((group.until - moment) * 1000)
         if left <= 0:
-            return []
+            return
         lifetime = a.be64(4, left)
-    return [table.elements_message(name_of(group), part) for part in _packed(group.spans, lifetime)]
+    name = name_of(group)
+    for part in _packed(group.spans, lifetime):
+        yield table.elements_message(name, part)
 
 
 def _packed(spans: Spans, lifetime: bytes) -> Iterator[bytes]:
     """Elements as `messages.element` makes them, in pieces that fit a message.
 
-    The constant words of all elements are laid out at once and the addresses put between them in strides: the same bytes one by
+    The constant words of the elements are laid out at once and the addresses put between them in strides: the same bytes one by
     one would take most of the time of an apply.
     """
     size = 4 if spans.version == 4 else 16
     opening = _words(a.nest(1, a.nest(1, a.attr(1, bytes(size))), lifetime))
     closing = _words(a.nest(1, a.nest(1, a.attr(1, bytes(size))), _END))
-    stride, count = len(opening) + len(closing), len(spans.pairs)
-    words = (opening + closing) * count
+    stride = len(opening) + len(closing)
     final = (1 << size * 8) - 1
-    # An element without an end reaches to the end of the address space; only the last can.
-    endless = bool(spans.pairs) and spans.pairs[-1][1] == final
-    firsts = _addresses([first for first, _ in spans.pairs], size)
-    ends = _addresses([(last + 1) & final for _, last in spans.pairs], size)
-    for word in range(size // 4):
-        words[3 + word :: stride] = firsts[word :: size // 4]
-        words[len(opening) + 3 + word :: stride] = ends[word :: size // 4]
-    if endless:
-        del words[len(words) - len(closing) :]
-    step = _CHUNK // (stride * 4) * stride
-    for start in range(0, len(words), step):
-        yield words[start : start + step].tobytes()
+    step = _CHUNK // (stride * 4)
+    for start in range(0, len(spans.pairs), step):
+        pairs = spans.pairs[start : start + step]
+        words = (opening + closing) * len(pairs)
+        firsts = _addresses([first for first, _ in pairs], size)
+        ends = _addresses([(last + 1) & final for _, last in pairs], size)
+        for word in range(size // 4):
+            words[3 + word :: stride] = firsts[word :: size // 4]
+            words[len(opening) + 3 + word :: stride] = ends[word :: size // 4]
+        if pairs[-1][1] == final:  # an element without an end reaches to the end of the address space
+            del words[len(words) - len(closing) :]
+        yield words.tobytes()
 
 
 def _words(data: bytes) -> array[int]:
