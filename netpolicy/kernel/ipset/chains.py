@@ -19,7 +19,7 @@ from netpolicy.flow import Address
 from netpolicy.kernel.ipset import matching as m
 from netpolicy.kernel.ipset.layout import ON_LINK
 from netpolicy.kernel.ipset.naming import Names
-from netpolicy.kernel.ipset.ranges import looks
+from netpolicy.kernel.ipset.ranges import Look, Looks
 from netpolicy.kernel.ipset.script import Script
 from netpolicy.kernel.nftables.learning import Slot
 from netpolicy.ruleset import Network, Ruleset
@@ -94,6 +94,20 @@ def ruleset_in(rule: str) -> str | None:
 
 
 @dataclass(frozen=True)
+class Enforced:
+    """A ruleset, as it is written in one family."""
+
+    ruleset: Ruleset
+    """Without what has ended."""
+    mark: str
+    """What the first rule says of it."""
+    dns_port: int | None
+    looks: Looks
+    learned: Mapping[Slot, str]
+    """The set of each slot."""
+
+
+@dataclass(frozen=True)
 class Writer:
     """Writes the chains of one attachment in one family."""
 
@@ -123,12 +137,11 @@ class Writer:
         script.chain("nat", self._own("dns"))
         script.chain("nat", self._own("nat"))
 
-    def enforce(
-        self, script: Script, ruleset: Ruleset, marked: str, dns_port: int | None, learned: Mapping[Slot, str]
-    ) -> None:
-        """Rules for a ruleset; `marked` is what the first one says of it, `learned` names the set of each of its slots."""
+    def enforce(self, script: Script, new: Enforced) -> None:
+        """Rules for a ruleset."""
+        ruleset, dns_port = new.ruleset, new.dns_port
         self._shared(script)
-        first = f"{self._note_of(marked)} {m.CLEAR_PASSED}"
+        first = f"{self._note_of(new.mark)} {m.CLEAR_PASSED}"
         if self.attachment.hook == "output":
             local = [*self._own_links(), *self._own_host(ruleset)]
             script.chain("nat", self._own("dns"), self._own_dns(dns_port))
@@ -138,7 +151,7 @@ class Writer:
             script.chain(self.table, self._own("host"), self._host(ruleset, dns_port))
             script.chain("nat", self._own("dns"), self._dns(dns_port))
             script.chain("nat", self._own("nat"), self._nat())
-        script.chain(self.table, self._own("out"), [first, *local, *self._policy(ruleset, learned)])
+        script.chain(self.table, self._own("out"), [first, *local, *self._policy(new)])
         script.chain(self.table, self._own("no"), self._no(ruleset))
 
     def _shared(self, script: Script) -> None:
@@ -157,26 +170,25 @@ class Writer:
             script.chain("raw", self._own("src"), [*own, *on_link, *forged])
             script.chain(self.table, self._own("src"), [*own, *forged])
 
-    def _policy(self, ruleset: Ruleset, learned: Mapping[Slot, str]) -> Iterator[str]:
-        if ruleset.mode == "off":
-            yield f"-g {self.names.shared('pass')}"
+    def _policy(self, new: Enforced) -> Iterator[str]:
+        passing, no = f"-g {self.names.shared('pass')}", f"-g {self._own('no')}"
+        if new.ruleset.mode == "off":
+            yield passing
             return
-        no = f"-g {self._own('no')}"
-        if self.version == 6 and not ruleset.ipv6:
+        if self.version == 6 and not new.ruleset.ipv6:
             yield no
             return
-        passing = f"-g {self.names.shared('pass')}"
-        for look in looks(ruleset, self.version, denied=True):
-            yield f"{look.match} {m.in_set(look.into.name(self.names), ports=look.into.with_ports)} {no}"
-        for slot, name in learned.items():
-            yield (
-                f"{m.in_set(name, ports=True)} {passing}"
-                if slot.service is None
-                else f"{m.service(slot.service)} {m.in_set(name)} {passing}"
-            )
-        for look in looks(ruleset, self.version, denied=False):
-            yield f"{look.match} {m.in_set(look.into.name(self.names), ports=look.into.with_ports)} {passing}"
+        for look in new.looks.denied:
+            yield f"{self._look(look)} {no}"
+        for slot, name in new.learned.items():
+            match = "" if slot.service is None else m.service(slot.service)
+            yield f"{match} {m.in_set(name, ports=slot.service is None)} {passing}".strip()
+        for look in new.looks.allowed:
+            yield f"{self._look(look)} {passing}"
         yield no
+
+    def _look(self, look: Look) -> str:
+        return f"{look.match} {m.in_set(look.into.name(self.names), ports=look.into.with_ports)}".strip()
 
     def _no(self, ruleset: Ruleset) -> Iterator[str]:
         """After a denial: it is noted, and then it passes where the policy is only observed."""

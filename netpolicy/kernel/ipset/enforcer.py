@@ -18,7 +18,9 @@ from netpolicy.flow import PORTED, Address
 from netpolicy.kernel import flows
 from netpolicy.kernel.ipset import chains
 from netpolicy.kernel.ipset import learned as elements
+from netpolicy.kernel.ipset.chains import Enforced
 from netpolicy.kernel.ipset.inside import Inside
+from netpolicy.kernel.ipset.ranges import Looks
 from netpolicy.kernel.ipset.script import OPENING, SHUTTING
 from netpolicy.kernel.netlink import KernelError, refuse
 from netpolicy.kernel.netns import Namespace
@@ -104,13 +106,15 @@ class IpsetEnforcer:
             )
             headers = inside.sets.headers()
             inside.make_notes(attachment.id, headers)
-            inside.make_ranges(current, headers)
+            looks = {version: Looks.of(current, version) for version in scripts}
+            inside.make_ranges((one for found in looks.values() for one in found.sets()), headers)
             known = inside.known(attachment.id, inside.entries(attachment.id))
             opened = learning.opened(current, known, now)
             sets = inside.make_learned(attachment.id, current, headers, opened)
             for version, script in scripts.items():
                 here = {slot: name for slot, name in sets.items() if slot.version == version}
-                inside.writer(attachment, version).enforce(script, current, mark, dns_port, here)
+                new = Enforced(current, mark, dns_port, looks[version], here)
+                inside.writer(attachment, version).enforce(script, new)
             inside.write(scripts, OPENING)
             memory = inside.remember(attachment.id, current, known, sets)
             inside.forget_learned(attachment.id, sets.values())

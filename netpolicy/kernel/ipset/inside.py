@@ -20,7 +20,7 @@ from netpolicy.kernel.ipset.messages import Header, Sets, Type
 from netpolicy.kernel.ipset.naming import Names
 from netpolicy.kernel.ipset.owner import Owner
 from netpolicy.kernel.ipset.programs import Programs
-from netpolicy.kernel.ipset.ranges import RangeSet, looks
+from netpolicy.kernel.ipset.ranges import RangeSet
 from netpolicy.kernel.ipset.reading import Picture
 from netpolicy.kernel.ipset.script import Script
 from netpolicy.kernel.netlink import SUBSYSTEM_NFTABLES, Message, Netlink
@@ -76,6 +76,10 @@ class Inside:
         self.tracking = Netlink(self.namespace)
         self.sets = Sets(self._link)
         self._written: Written | None = None
+        self._seen: Mapping[int, Picture] = {}
+        """What there was when we looked last."""
+        self._sent: dict[int, dict[tuple[str, str], tuple[list[str], tuple[str, ...]]]] = {}
+        """By family, table and chain: the rules we wrote last, and how they read back."""
         self._compared: tuple[float, int, tuple[str, ...]] = (0.0, -1, ())
         """When the rules were compared last, at which count of changes, and what was found."""
 
@@ -103,13 +107,14 @@ class Inside:
     def pictures(self) -> Mapping[int, Picture]:
         """What iptables holds now."""
         written = self._written
-        if written is not None and written.generation is not None and written.generation == self._generation():
-            return written.pictures
-        return self._read()
+        if written is None or written.generation is None or written.generation != self._generation():
+            self._seen = self._read()
+        return self._seen
 
     def places(self) -> dict[str, Place]:
-        """The attachments, by id."""
-        return {key: place for picture in self.pictures().values() for key, place in picture.places.items()}
+        """The attachments, by id: those that we wrote, or else those that somebody did."""
+        pictures = self.pictures() if self._written is None else self._written.pictures
+        return {key: place for picture in pictures.values() for key, place in picture.places.items()}
 
     def entries(self, attachment_id: str) -> dict[Entry, Alive]:
         """What the attachment has learned."""
@@ -136,21 +141,29 @@ class Inside:
     # Writing
 
     def write(self, scripts: Mapping[int, Script], order: Sequence[str]) -> None:
-        """Carry out scripts, the families one after the other, and keep in mind what there is then."""
+        """Carry out scripts, the families one after the other, and keep in mind what there is then.
+
+        Chains that we wrote the same before, and that were as we wrote them when we looked, are left as they are.
+        """
         self._written = None
         try:
             for version, script in scripts.items():
+                seen = self._seen[version].chains
+                for key, (rules, saved) in self._sent.get(version, {}).items():
+                    if seen.get(key) == saved:
+                        script.leave(*key, rules)
                 if text := script.text(order):
                     self.programs.restore(version, text)
         finally:
-            self.wrote()
-
-    def wrote(self) -> None:
-        """Keep in mind what there is now, as ours."""
-        generation = self._generation()
-        sizes = {name: header.elements for name, header in self.sets.headers().items() if self._only_ours(name)}
-        self._written = Written(self._read(), sizes, generation)
-        self._compared = (0.0, -1, ())
+            generation = self._generation()
+            sizes = {name: header.elements for name, header in self.sets.headers().items() if self._only_ours(name)}
+            self._seen = self._read()
+            self._written = Written(self._seen, sizes, generation)
+            self._compared = (0.0, -1, ())
+        for version, script in scripts.items():
+            sent = self._sent.setdefault(version, {})
+            sent |= {key: (rules, self._seen[version].chains.get(key, ())) for key, rules in script.chains.items()}
+            self._sent[version] = {key: value for key, value in sent.items() if key in self._seen[version].chains}
 
     def scripts(
         self, prefix: str | None, pictures: Mapping[int, Picture], change: Mapping[str, Place | None], looks_back: bool
@@ -168,8 +181,9 @@ class Inside:
         """Put the shared rules in order: with a look at the way back to senders, where the kernel can."""
         self.owner.claim()
         self.sets.check()
+        self._sent.clear()
         for looks_back in (True, False):
-            pictures = self._read()
+            pictures = self._seen = self._read()
             scripts = self.scripts(prefix, pictures, {}, looks_back)
             for version, script in scripts.items():
                 picture = pictures[version]
@@ -192,7 +206,9 @@ class Inside:
         """Take away all that is ours."""
         self.applied.clear()
         scripts = {}
-        for version, picture in self._read().items():
+        self._sent.clear()
+        self._seen = self._read()
+        for version, picture in self._seen.items():
             script = scripts[version] = Script(version)
             for table, builtin, kind in JUMPS:
                 script.without(table, builtin, self.names.shared(kind), picture.jumps[table, builtin][0])
@@ -276,9 +292,9 @@ class Inside:
                 )
                 self.sets.send([made])
 
-    def make_ranges(self, ruleset: Ruleset, headers: Mapping[str, Header]) -> None:
+    def make_ranges(self, sets: Iterable[RangeSet], headers: Mapping[str, Header]) -> None:
         """The sets of ranges that are not there, or do not have as many elements as they should."""
-        for name, wanted in self._ranges(ruleset).items():
+        for name, wanted in {one.name(self.names): one for one in sets}.items():
             if name in headers and headers[name].elements == len(wanted.elements):
                 continue
             if self.names.filling in headers:
@@ -326,12 +342,6 @@ class Inside:
             self.sets.send([messages.destroy(name)], ignore=_IN_USE)
             if self._written is not None:
                 self._written.sizes.pop(name, None)
-
-    def _ranges(self, ruleset: Ruleset) -> dict[str, RangeSet]:
-        if ruleset.mode == "off":
-            return {}
-        found = [look for v in self.versions for denied in (False, True) for look in looks(ruleset, v, denied=denied)]
-        return {look.into.name(self.names): look.into for look in found}
 
     def _only_ours(self, name: str) -> bool:
         kind = name.rpartition("-")[2]

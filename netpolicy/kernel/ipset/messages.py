@@ -29,6 +29,8 @@ _WITH_COUNTERS, _WITH_COMMENTS = 8, 16
 _ROOM: Final = 60_000
 #: The longest lifetime the kernel takes, in seconds; 0 would be for ever.
 LONGEST: Final = 2_147_483
+#: Where the address begins in a packed element: behind three headers.
+ADDRESS_OFFSET: Final = 12
 #: The longest comment, in bytes.
 COMMENT_SIZE: Final = 255
 

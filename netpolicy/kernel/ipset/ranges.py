@@ -57,11 +57,12 @@ class RangeSet:
     @cached_property
     def elements(self) -> list[bytes]:
         """Its elements."""
-        found = []
+        found: list[bytes] = []
         for some, services in self.parts:
-            keys: list[tuple[int, int] | None] = [(s.protocol, s.first) for s in services]
+            keys = [(s.protocol, s.first) for s in services]
+            templates = [_templates(self.version, key) for key in keys or (None,)]
             for address, length in networks(some):
-                found += [messages.element(address, length=length, service=key) for key in keys or (None,)]
+                found += [head + address + tails[length] for head, tails in templates]
         return found
 
     def fill(self, name: str) -> Iterator[Message]:
@@ -83,9 +84,25 @@ class Look:
     into: RangeSet
 
 
-def looks(ruleset: Ruleset, version: int, *, denied: bool) -> tuple[Look, ...]:
-    """The rules for the allowed (or denied) ranges of a ruleset in one family."""
-    return _looks(tuple(g for g in (ruleset.denied_groups if denied else ruleset.groups) if g.version == version))
+@dataclass(frozen=True)
+class Looks:
+    """The rules for the ranges of a ruleset in one family."""
+
+    denied: tuple[Look, ...]
+    allowed: tuple[Look, ...]
+
+    @classmethod
+    def of(cls, ruleset: Ruleset, version: int) -> Looks:
+        """Those of a ruleset; with a policy that is off there are none."""
+        if ruleset.mode == "off":
+            return cls((), ())
+        denied = [group for group in ruleset.denied_groups if group.version == version]
+        allowed = [group for group in ruleset.groups if group.version == version]
+        return cls(_looks(denied, denied=True), _looks(allowed, denied=False))
+
+    def sets(self) -> Iterator[RangeSet]:
+        """The sets they look into."""
+        return (look.into for look in (*self.denied, *self.allowed))
 
 
 def networks(some: Spans) -> Iterator[tuple[bytes, int]]:
@@ -101,7 +118,7 @@ def networks(some: Spans) -> Iterator[tuple[bytes, int]]:
             start += 1 << size
 
 
-def _looks(groups: Sequence[RangeGroup]) -> tuple[Look, ...]:
+def _looks(groups: Sequence[RangeGroup], *, denied: bool) -> tuple[Look, ...]:
     few = [group for group in groups if group.until is None and group.spans.pairs and _single(group.services)]
     found: list[Look] = []
     if few:
@@ -112,11 +129,20 @@ def _looks(groups: Sequence[RangeGroup]) -> tuple[Look, ...]:
             continue
         into = RangeSet(group.version, ((group.spans, ()),))
         until = _until(group.until)
-        if group.services == merged(EVERY):
+        # A denial of every service is also one of the protocols that no rule can name; what opens every service opens none of these.
+        if denied and group.services == merged(EVERY):
             found.append(Look(until, into))
         else:
             found += [Look(f"{m.service(service)} {until}".strip(), into) for service in group.services]
     return tuple(found)
+
+
+def _templates(version: int, key: tuple[int, int] | None) -> tuple[bytes, list[bytes]]:
+    """The bytes of an element before its address, and those after it by prefix length: packed once, not for each element."""
+    zero = bytes(4 if version == 4 else 16)
+    packed = [messages.element(zero, length=length, service=key) for length in range(len(zero) * 8 + 1)]
+    head = messages.ADDRESS_OFFSET
+    return packed[0][:head], [one[head + len(zero) :] for one in packed]
 
 
 def _single(services: Iterable[Service]) -> bool:

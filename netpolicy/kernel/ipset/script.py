@@ -18,17 +18,24 @@ class Script:
     """Changes of one family's rules."""
 
     version: int
-    _chains: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    chains: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    """By table and name: the rules of our chains."""
     _before: dict[str, list[str]] = field(default_factory=dict)
     _after: dict[str, list[str]] = field(default_factory=dict)
 
     def chain(self, table: str, chain: str, rules: Iterable[str] = ()) -> None:
         """Let one of our chains have these rules and no others; it is made where it is missing."""
-        self._chains[table, chain] = list(rules)
+        self.chains[table, chain] = list(rules)
+
+    def leave(self, table: str, chain: str, rules: list[str]) -> None:
+        """Leave a chain out that has these rules already, if it was to have them."""
+        removed = f"-X {chain}" in self._after.get(table, ())
+        if self.chains.get((table, chain)) == rules and not removed:
+            del self.chains[table, chain]
 
     def remove(self, table: str, chain: str) -> None:
         """Remove one of our chains, which exists."""
-        self._chains[table, chain] = []
+        self.chains[table, chain] = []
         self._after.setdefault(table, []).append(f"-X {chain}")
 
     def first(self, table: str, builtin: str, chain: str, times: int) -> None:
@@ -45,7 +52,7 @@ class Script:
         return "".join(self._table(table) for table in order)
 
     def _table(self, table: str) -> str:
-        own = {chain: rules for (where, chain), rules in self._chains.items() if where == table}
+        own = {chain: rules for (where, chain), rules in self.chains.items() if where == table}
         if not (own or table in self._before or table in self._after):
             return ""
         lines = [f"*{table}", *(f":{chain} - [0:0]" for chain in own), *self._before.get(table, ())]
