@@ -3,7 +3,7 @@
 set -euo pipefail
 
 declare -A package=(
-  [dockerd]=docker.io [nft]=nftables [iptables]=iptables [ip]=iproute2 [mmdebstrap]=mmdebstrap [dig]=dnsutils
+  [dockerd]=docker.io [nft]=nftables [iptables]=iptables [iptables-legacy]=iptables [ipset]=ipset [ip]=iproute2 [mmdebstrap]=mmdebstrap [dig]=dnsutils
   [curl]=curl [git]=git [nsenter]=util-linux [setpriv]=util-linux [pasta]=passt [slirp4netns]=slirp4netns [npm]=npm
   [ping]=iputils-ping [/usr/bin/python3]=python3
 )
