@@ -138,7 +138,7 @@ def _mode(reader: Reader) -> Mode:
     mode, enabled = reader.choice("mode", MODES), reader.boolean("enabled", True)
     if "mode" not in reader.document:
         return "enforce" if enabled else "off"
-    if "enabled" in reader.document and enabled == (mode == "off"):
+    if "enabled" in reader.document and reader.document["mode"] == mode and enabled == (mode == "off"):
         message = f"contradicts `enabled`, which is {json.dumps(enabled)}; leave one of them out"
         reader.refuse(reader.path("mode"), mode, message)
     return mode

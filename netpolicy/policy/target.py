@@ -122,22 +122,23 @@ def joined(host: str | Network, services: str) -> str:
     return f"[{text}]:{services}" if isinstance(host, IPv6Network) else f"{text}:{services}"
 
 
-def _check(found: Target, *, deny: bool = False) -> None:
-    """Refuse a target that no rule can open, and one that opens what anybody can register. Raises Refused."""
+def _check(found: Target, *, deny: bool) -> None:
+    """Refuse a target that no rule can open, or need deny, and one that opens what anybody can register. Raises Refused."""
     if isinstance(found.host, str):
         if found.host.rpartition(".")[2] == "localhost":
-            raise Refused(
-                "localhost is the workload itself, which it always reaches; ports of the host are `host_access`"
-            )
-        if not deny and is_wildcard(found.host):
+            more = "there is nothing to deny" if deny else "ports of the host are `host_access`"
+            raise Refused(f"localhost is the workload itself, which it always reaches; {more}")
+        if is_wildcard(found.host) and not deny:
             # The list of public suffixes is read for policies that need it.
             from netpolicy.policy.registrable import refuse_public
 
             refuse_public(found.host)
     elif (reason := unroutable(found.host)) is not None:
-        raise Refused(f"{reason}, which never leaves the workload's own link: no rule can open it")
+        more = "there is nothing to deny" if deny else "no rule can open it"
+        raise Refused(f"{reason}, which never leaves the workload's own link: {more}")
     if found.services and not subtract(found.services, DNS):
-        raise Refused("the gate itself answers port 53, whichever server is named; `dns.upstream` chooses whom it asks")
+        more = "nothing reaches that server anyway" if deny else "`dns.upstream` chooses whom it asks"
+        raise Refused(f"the gate itself answers port 53, whichever server is named; {more}")
 
 
 def _fitting(host: str | Network, services: tuple[Service, ...]) -> Target:
