@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +11,7 @@ from netpolicy.errors import UserError
 from netpolicy.flow import Flow
 from netpolicy.gate.client import GateClient
 from netpolicy.gate.protocol import State
-from netpolicy.operate import docker, notes, proving, resolvers
+from netpolicy.operate import docker, doubts, notes, proving
 from netpolicy.operate.homes import Home
 from netpolicy.policy import Policy
 from netpolicy.probe import VerificationReport
@@ -138,7 +137,8 @@ def verify(gate: GateClient, state: State, settings: Plan, way: Way) -> Outcome:
         UserError: ``cannot-verify`` and the others of `proving`.
     """
     attachment = state.attachment
-    ruleset = gate.show(attachment.id).ruleset
+    shown = gate.show(attachment.id)
+    ruleset, before = shown.ruleset, shown.state
     if ruleset is None:
         raise UserError("cannot-verify", f"{attachment.name} is locked: there is no policy in force to be proven")
 
@@ -148,27 +148,10 @@ def verify(gate: GateClient, state: State, settings: Plan, way: Way) -> Outcome:
     taken = docker.addresses(way.network) if way.network else ()
     with proving.inside(attachment, namespace=way.namespace, within=way.within, taken=taken) as place:
         report = proving.prove(place, ruleset, settings, permits, seconds=way.seconds)
-    if ruleset.mode != "off":  # every name is answered then, and none is counted
-        report = _with_names(gate, attachment, report, way.network)
+    if ruleset.mode != "off":  # then nothing is in the way, and no name is counted
+        found = doubts.of(gate, before, report, way.network)
+        if found:
+            weaker = "degraded" if report.state == "verified" else report.state
+            report = replace(report, state=weaker, reasons=(*report.reasons, *found))
     held = gate.verified(attachment.id, ruleset.id, report.to_json())
     return Outcome(held, report, network=way.network_name)
-
-
-def _with_names(
-    gate: GateClient, attachment: Attachment, report: VerificationReport, network: docker.Network | None
-) -> VerificationReport:
-    """The report, with the containers whose names the gate does not see as a reason to doubt."""
-    if network is None:
-        return report
-
-    def seen() -> set[str]:
-        shown = gate.show(attachment.id)
-        return {*shown.denied, *shown.observed}
-
-    lost: list[resolvers.Astray] = []
-    with contextlib.suppress(UserError):  # the engine has gone meanwhile; it was only asked for more
-        lost = resolvers.astray(docker.containers(network), seen)
-    if not lost:
-        return report
-    state = "degraded" if report.state == "verified" else report.state
-    return replace(report, state=state, reasons=(*report.reasons, resolvers.advice(lost, attachment)))

@@ -25,6 +25,8 @@ class Container:
     name: str
     pid: int
     """Of one of its processes, as we see it."""
+    networks: tuple[str, ...]
+    """The names of all networks it is on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Network:
     """The ids of those that are connected and running."""
     held: tuple[str, ...]
     """Their addresses."""
+    internal: bool
+    """Docker itself lets nothing out of it."""
 
 
 def network(name: str) -> Network:
@@ -99,14 +103,14 @@ def containers(found: Network) -> list[Container]:
     """The running containers of a network, by name; those that end meanwhile are left out. Raises UserError as `network`."""
     if not found.containers:
         return []
-    form = "{{.Id}} {{.State.Pid}} {{.Name}}"
+    form = "{{.Id}} {{.State.Pid}} {{.Name}}{{range $name, $_ := .NetworkSettings.Networks}} {{$name}}{{end}}"
     done = _docker(["inspect", "--type", "container", "--format", form, *found.containers], ok=(0, 1))
     boxes = []
     for line in done.text.splitlines():
-        identity, pid, name = line.split(" ", 2)
+        identity, pid, name, *networks = line.split(" ")
         own = _process(identity, pid)
         if own is not None:
-            boxes.append(Container(name.lstrip("/"), own))
+            boxes.append(Container(name.lstrip("/"), own, tuple(networks)))
     return sorted(boxes, key=lambda box: box.name)
 
 
@@ -172,4 +176,5 @@ def _read(row: Mapping[str, Any]) -> Network:
         interface,
         tuple(sorted(key for key in members if not key.startswith("ep-"))),
         tuple(sorted(text.partition("/")[0] for text in given if text)),
+        bool(row.get("Internal")),
     )

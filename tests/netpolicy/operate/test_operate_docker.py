@@ -202,6 +202,49 @@ def test_a_bridge_is_known_as_docker_calls_it(docker: Containers) -> None:
     assert docker.operator.run("verify", "shop_default", "--json").json["verdict"] == "verified"
 
 
+def test_a_second_way_out_is_found_out(docker: Containers) -> None:
+    docker.network("shop_default")
+    docker.network("other")
+    docker.engine.docker("network", "create", "--internal", "inner")
+    docker.start("web", "shop_default")
+    for name in ("other", "inner"):
+        docker.engine.docker("network", "connect", name, "web")
+    words = ("attach", "--docker-network", "shop_default", docker.operator.policy())
+    done = docker.operator.run(*words, "--json").json["attachments"][0]
+    assert done["verdict"] == "degraded"
+    reason, *others = done["verification"]["reasons"]
+    assert not others, others
+    assert reason.startswith("web: a second way out, the Docker network other, is not attached")
+    docker.operator.run("attach", "--docker-network", "other", docker.operator.policy())
+    assert docker.operator.run("verify", "shop_default", "--json").json["verdict"] == "verified"
+
+
+def test_a_network_made_anew_under_its_name_is_as_closed(docker: Containers) -> None:
+    allowed, closed = docker.lab.site(), docker.lab.site()
+    make = [
+        "network",
+        "create",
+        "--subnet",
+        "172.28.5.0/24",
+        "-o",
+        "com.docker.network.bridge.name=br-shop",
+        "shop_default",
+    ]
+    docker.engine.docker(*make)
+    docker.operator.run(
+        "attach", "--docker-network", "shop_default", docker.operator.policy(allowed.name), "--no-verify"
+    )
+    docker.engine.docker("network", "rm", "shop_default")
+    docker.engine.docker(*make)
+    docker.start("web", "shop_default")
+    assert not docker.reaches("web", closed, by_address=True)
+    assert not docker.reaches("web", closed)
+    assert docker.operator.run("verify", "shop_default", "--json").json["verdict"] == "verified"
+    assert docker.reaches("web", allowed)
+    docker.operator.run("detach", "shop_default", "--yes")
+    assert docker.reaches("web", closed)
+
+
 @pytest.mark.parametrize(
     ("words", "status", "code"),
     [

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from operatekit import Operator, reaches
+from support import people
 
 from netpolicy.lab import Lab
 from netpolicy.lab.lab import Workload
@@ -105,6 +106,33 @@ def test_what_cannot_be_proven_is_said(lab: Lab, operator: Operator) -> None:
     assert operator.run("attach", "--interface", "wire0", policy, "--strict", status=1)
     # Somebody who names a place behind it gets his proof.
     assert operator.run("verify", "wire0", "--from", wire.name, "--strict", "--json").json["verdict"] == "verified"
+
+
+def test_another_firewall_that_drops_the_questions_is_found_out(lab: Lab, operator: Operator, box: Workload) -> None:
+    lab.site("allowed.example")
+    # As ufw does with what bridges send to the host.
+    theirs = 'table inet theirs {\n chain input {\n type filter hook input priority 0\n iifname "br-work" drop\n }\n}\n'
+    lab.host.run(["nft", "-f", "-"], stdin=theirs.encode())
+    words = ("attach", "--bridge", "br-work", operator.policy("allowed.example"), "--seconds", "2", "--json")
+    done = operator.run(*words).json["attachments"][0]
+    assert done["verdict"] == "degraded"
+    assert any(
+        reason.startswith("no question for a name reached the gate from inside")
+        and f"ufw allow in on br-work to any port {done['dns']['port']}" in reason
+        for reason in done["verification"]["reasons"]
+    )
+    allow = f"iifname br-work meta l4proto {{ tcp, udp }} th dport {done['dns']['port']} accept"
+    lab.host.run(["nft", "insert", "rule", "inet", "theirs", "input", *allow.split()])
+    assert operator.run("verify", "--json").json["verdict"] == "verified"
+
+
+def test_only_root_may(operator: Operator, box: Workload) -> None:
+    policy = operator.policy()
+    words = people.netpolicy("attach", "--bridge", "br-work", policy, "--json", "--socket", str(operator.socket))
+    operator.lab.directory.chmod(0o755)
+    done = operator.lab.host.run(words, user=people.NOBODY, ok=range(256))
+    assert done.status == 3
+    assert json.loads(done.text)["error"]["code"] == "not-permitted"
 
 
 @pytest.mark.parametrize(
