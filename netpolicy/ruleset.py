@@ -10,7 +10,7 @@ import bisect
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -19,10 +19,9 @@ from typing import Any, Literal, TypeVar, get_args
 from netpolicy import patterns, spans
 from netpolicy.addresses import plain
 from netpolicy.flow import Address, Origin
-from netpolicy.lifted import lifted
 from netpolicy.places import Places
 from netpolicy.prefixes import Prefixes
-from netpolicy.services import Service, elements, merged, subtract
+from netpolicy.services import Service, merged, subtract
 from netpolicy.spans import Spans
 
 Network = IPv4Network | IPv6Network
@@ -126,8 +125,11 @@ class Ruleset:
     @cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits over the meaning (not the provenance) of the rules."""
-        meaning = json.dumps(self._meaning(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(meaning.encode()).hexdigest()[:12]
+        # It reads rulesets, and they are told by it.
+        from netpolicy.meaning import meaning
+
+        said = json.dumps(meaning(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(said.encode()).hexdigest()[:12]
 
     @cached_property
     def by_name(self) -> Mapping[str, tuple[NameRule, ...]]:
@@ -235,21 +237,6 @@ class Ruleset:
         """The same of the denied ranges."""
         return _groups(self.denied_ranges)
 
-    def _meaning(self) -> dict[str, Any]:
-        """What the rules say, in the one form that all rulesets which say the same have."""
-        return {
-            "format": FORMAT,
-            "mode": self.mode,
-            "names": [[name, _until_rows(rules)] for name, rules in sorted(self.by_name.items())],
-            "ranges": _runs(self.groups),
-            "lifted": _lifts(self.ranges),
-            "denied_names": [[name, _until_rows(rules)] for name, rules in sorted(self.denied_by_name.items())],
-            "denied_ranges": _runs(self.denied_groups),
-            "host": [_service(s) for s in merged(r.service for r in self.host)],
-            "ipv6": self.ipv6,
-            "on_drift": self.on_drift,
-        }
-
     def to_json(self) -> dict[str, Any]:
         """The JSON document that `from_json` reads back as an equal object."""
         return {
@@ -335,73 +322,9 @@ def _groups(rules: Iterable[RangeRule]) -> tuple[RangeGroup, ...]:
     return tuple(RangeGroup(*key, spans.of_networks(found[key], key[0])) for key in order)
 
 
-def _runs(groups: Iterable[RangeGroup]) -> list[Any]:
-    """For each family, the longest runs of ports with the same addresses open at least until an end, each with the hash of these.
-
-    Ends come latest first; one that opens nothing more than the later ones is left out.
-    """
-    known = tuple(groups)
-    found: list[list[Any]] = []
-    for piece in elements(s for group in known for s in group.services):
-        for version in (4, 6):
-            having = [g for g in known if g.version == version and any(s.contains(piece) for s in g.services)]
-            found += [
-                [version, until, piece.protocol, piece.first, piece.last, opened.digest]
-                for until, opened in _growing((g.until, g.spans) for g in having)
-            ]
-    runs: list[list[Any]] = []
-    for row in sorted(found):
-        before = runs[-1] if runs else None
-        if before is not None and [*before[:3], before[4] + 1, before[5]] == [*row[:4], row[5]]:
-            before[4] = row[4]
-        else:
-            runs.append(row)
-    return runs
-
-
-def _growing(parts: Iterable[tuple[float | None, Spans]]) -> Iterator[tuple[float, Spans]]:
-    """The addresses of one family that are open at least until each end, latest first, wherever that makes more."""
-    ends: dict[float | None, list[Spans]] = {}
-    for until, some in parts:
-        ends.setdefault(until, []).append(some)
-    opened: Spans | None = None
-    for until in sorted(ends, key=end, reverse=True):
-        more = spans.union(ends[until] if opened is None else [opened, *ends[until]])
-        if more.pairs and more != opened:
-            opened = more
-            yield end(until), more
-
-
 def end(until: float | None) -> float:
     """The end of a rule as a number that compares: infinite where it never ends."""
     return math.inf if until is None else float(until)
-
-
-def _lifts(rules: Iterable[RangeRule]) -> list[Any]:
-    """For each family and end, the hash of the addresses that names may have although they are not public ones."""
-    ends: dict[tuple[int, float | None], list[Network]] = {}
-    for rule in rules:
-        ends.setdefault((rule.network.version, rule.until), []).append(rule.network)
-    parts = {key: lifted(networks, key[0]) for key, networks in ends.items()}
-    return [
-        [version, until, some.digest]
-        for version in (4, 6)
-        for until, some in _growing((key[1], part) for key, part in parts.items() if key[0] == version)
-    ]
-
-
-def _until_rows(rules: Iterable[NameRule]) -> list[Any]:
-    """The services of one pattern by their end, latest first, without those that last longer."""
-    ends: dict[float | None, list[Service]] = {}
-    for rule in rules:
-        ends.setdefault(rule.until, []).extend(rule.services)
-    known: list[Service] = []
-    rows: list[Any] = []
-    for until in sorted(ends, key=end, reverse=True):
-        if new := subtract(ends[until], known):
-            rows.append([end(until), [_service(s) for s in new]])
-            known += new
-    return rows
 
 
 def _name_row(rule: NameRule) -> list[Any]:
