@@ -124,6 +124,7 @@ def _explained(error: UserError, program: str, script: str) -> UserError:
     return UserError(
         "kernel-refused",
         f"{program}: {text}" + (f" ({culprit})" if culprit else ""),
+        hint="iptables asks ipset by a raw socket: that takes CAP_NET_RAW." if "socket to ipset" in text else None,
         details={**error.details, "line": culprit},
     )
 
