@@ -55,14 +55,7 @@ class NameServers:
 
     async def start(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the sockets in the loop's own namespace."""
-        loop = asyncio.get_running_loop()
-        for family in transparent.FAMILIES:
-            sock = transparent.receiver(family, PORT)
-            stack.callback(sock.close)
-            loop.add_reader(sock, self._datagrams, sock)
-            stack.callback(loop.remove_reader, sock)
-            server = await asyncio.start_server(self._stream, sock=transparent.listener(family, PORT))
-            stack.callback(server.close)
+        transparent.serve(stack, PORT, self._datagrams, self._converse)
 
     def _datagrams(self, sock: socket.socket) -> None:
         for _ in range(64):
@@ -75,16 +68,21 @@ class NameServers:
                 with contextlib.suppress(OSError):
                     transparent.reply(response, asked, sender)
 
-    async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        sender, asked = writer.get_extra_info("peername")[:2], writer.get_extra_info("sockname")[:2]
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            while True:
-                (length,) = struct.unpack("!H", await reader.readexactly(2))
-                response = self._answer(await reader.readexactly(length), sender, asked, "tcp")
-                if response is not None:
-                    writer.write(struct.pack("!H", len(response)) + response)
-                    await writer.drain()
-        writer.close()
+    async def _converse(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            sender, asked = connection.getpeername()[:2], connection.getsockname()[:2]
+            reader, writer = await asyncio.open_connection(sock=connection)
+            try:
+                while True:
+                    (length,) = struct.unpack("!H", await reader.readexactly(2))
+                    response = self._answer(await reader.readexactly(length), sender, asked, "tcp")
+                    if response is not None:
+                        writer.write(struct.pack("!H", len(response)) + response)
+                        await writer.drain()
+            finally:
+                writer.close()
+                # The transport must be done with the file descriptor before the next connection may get its number.
+                await writer.wait_closed()
 
     def _answer(self, data: bytes, sender: Endpoint, asked: Endpoint, transport: str) -> bytes | None:
         try:

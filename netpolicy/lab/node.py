@@ -19,8 +19,9 @@ from netpolicy.probe import ProbeResult, results, source
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Runs the rest of its arguments with $0 as /etc/resolv.conf, in a mount namespace of its own.
-_WITH_RESOLVER = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
+#: Runs the rest of its arguments with $0 as /etc/resolv.conf, in a mount namespace of its own; but not for another parent than $1,
+#: for one that was killed before the parent-death signal was asked for would have left us to somebody else.
+_WITH_RESOLVER = '[ "$PPID" = "$1" ] && shift && mount --bind "$0" /etc/resolv.conf && exec "$@"'
 
 
 class Node:
@@ -46,7 +47,7 @@ class Node:
             # A change of user clears the parent-death signal, so it is asked for again.
             inner = [*death, f"--reuid={user}", f"--regid={user}", "--clear-groups", *inner]
         private = ["unshare", "--mount", "--propagation", "private"]
-        shell = ["sh", "-c", _WITH_RESOLVER, str(self.resolv_conf)]
+        shell = ["sh", "-c", _WITH_RESOLVER, str(self.resolv_conf), str(os.getpid())]
         return [*death, "nsenter", f"--net={self.path}", *private, *shell, *inner]
 
     def run(

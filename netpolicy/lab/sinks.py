@@ -29,26 +29,10 @@ class Sinks:
     def __init__(self, authority: Authority, web: Web) -> None:
         self._authority = authority
         self._web = web
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the sockets in the loop's own namespace."""
-        loop = asyncio.get_running_loop()
-        for family in transparent.FAMILIES:
-            datagrams = transparent.receiver(family, PORT)
-            stack.callback(datagrams.close)
-            loop.add_reader(datagrams, self._datagrams, datagrams)
-            stack.callback(loop.remove_reader, datagrams)
-            listener = transparent.listener(family, PORT)
-            stack.callback(listener.close)
-            loop.add_reader(listener, self._accept, listener)
-            stack.callback(loop.remove_reader, listener)
-        stack.push_async_callback(self._stop)
-
-    async def _stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        transparent.serve(stack, PORT, self._datagrams, self._converse)
 
     def _datagrams(self, sock: socket.socket) -> None:
         for _ in range(64):
@@ -59,18 +43,7 @@ class Sinks:
             with contextlib.suppress(OSError):
                 transparent.reply(_line("udp", asked) + data, asked, sender)
 
-    def _accept(self, listener: socket.socket) -> None:
-        for _ in range(64):
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            task = asyncio.get_running_loop().create_task(self._converse(connection))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
     async def _converse(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
         with connection, contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             asked = connection.getsockname()[:2]
             tls = await _speaks_tls(connection, _patience(asked))

@@ -5,14 +5,19 @@ They are made by a thread that is inside the namespace of the internet, which ha
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 import struct
+from collections.abc import Callable, Coroutine
 from ipaddress import ip_address
 
 Endpoint = tuple[str, int]
 
 _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75
 _IP_RECVORIGDSTADDR, _IPV6_RECVORIGDSTADDR = 20, 74
+#: Connections accepted before the loop gets another turn.
+_AT_ONCE = 64
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -44,6 +49,47 @@ def receiver(family: socket.AddressFamily, port: int) -> socket.socket:
         sock.setsockopt(socket.IPPROTO_IP, _IP_RECVORIGDSTADDR, 1)
     sock.bind(("", port))
     return sock
+
+
+def serve(
+    stack: contextlib.AsyncExitStack,
+    port: int,
+    datagrams: Callable[[socket.socket], None],
+    converse: Callable[[socket.socket], Coroutine[None, None, None]],
+) -> None:
+    """Serve a port in both families, UDP and TCP, until `stack` is left; to be called in the loop.
+
+    Args:
+        stack: Closes everything.
+        port: Of the sockets.
+        datagrams: Called where there is something for `receive`.
+        converse: Run as a task for each connection that was accepted (not blocking), which it closes.
+    """
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def accept(sock: socket.socket) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                connection, _ = sock.accept()
+            except OSError:
+                return
+            connection.setblocking(False)
+            task = loop.create_task(converse(connection))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    async def stop() -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    for family in FAMILIES:
+        for sock, act in ((receiver(family, port), datagrams), (listener(family, port), accept)):
+            stack.callback(sock.close)
+            loop.add_reader(sock, act, sock)
+            stack.callback(loop.remove_reader, sock)
+    stack.push_async_callback(stop)
 
 
 def receive(sock: socket.socket) -> tuple[bytes, Endpoint, Endpoint]:
