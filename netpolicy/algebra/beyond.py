@@ -18,12 +18,14 @@ from netpolicy.decide import decide
 from netpolicy.flow import PROTOCOLS, Flow, Origin
 from netpolicy.prefixes import Prefixes
 from netpolicy.ruleset import NameRule, RangeRule, Ruleset, end
-from netpolicy.services import EVERY, Service, merged, subtract
+from netpolicy.services import Service, merged, subtract
 from netpolicy.spans import Spans
 
 _HTTPS = (PROTOCOLS["tcp"], 443)
 _DNS = (Service(PROTOCOLS["tcp"], 53, 53), Service(PROTOCOLS["udp"], 53, 53))
 _ALL_IPV6 = ip_network("::/0")
+#: What is given out (IANA: IPv6 global unicast address assignments).
+_UNICAST = spans.of_networks([ip_network("2000::/3")], 6)
 #: To any name server.
 _QUERY = Flow(PROTOCOLS["udp"], 53, name="example.com")
 
@@ -153,8 +155,8 @@ def _answers(more: Ruleset, less: Ruleset, told: Told, since: float | None) -> I
         if not effective(both) or (version == 6 and not more.ipv6):
             continue
         own, other = Open(more, version), Open(less, version)
-        for addresses, services, origin, until in _differing(more, less, version):
-            pieces = without([(addresses, common(both, services))], own.denied)
+        for addresses, services, origin, until in _differing(more, less, version, both):
+            pieces = without([(addresses, services)], own.denied)
             # What ranges open is told already.
             pieces = [left for piece in pieces for left in other.missing(*piece)]
             pieces = told.new([left for piece in pieces for left in own.missing(*piece)], version)
@@ -170,29 +172,30 @@ def _by_ipv6(pieces: list[Piece], since: float | None) -> Iterator[Opening]:
     usable = [(addresses, found) for addresses, services in pieces if (found := effective(services))]
     if usable:
         addresses, services = usable[0]
-        example = at_network(next(spans.networks(addresses)), services)
+        likely = spans.intersect(addresses, _UNICAST) or addresses
+        example = at_network(next(spans.networks(likely)), services)
         every = merged(s for _, found in usable for s in found)
         yield Opening(Kind.ANSWER, _ALL_IPV6, every, None, example, (), since)
 
 
 def _differing(
-    more: Ruleset, less: Ruleset, version: int
+    more: Ruleset, less: Ruleset, version: int, services: tuple[Service, ...]
 ) -> Iterator[tuple[Spans, tuple[Service, ...], Origin | None, float | None]]:
-    """Addresses to which names may resolve by the one; by the other not, or not with these services. With the rule behind it."""
+    """Addresses to which names may resolve by the one; by the other not, or not with some services. With the rule behind it."""
     if version == 6 and not less.ipv6:
-        yield answerable(more.ranges, version), EVERY, None, None
+        yield answerable(more.ranges, version), services, None, None
         return
     known = answerable(less.ranges, version)
     for rule in sorted(more.ranges, key=lambda rule: end(rule.until), reverse=True):
         if rule.network.version == version:
             new = spans.subtract(lifted(rule), known)
             if new.pairs:
-                yield new, EVERY, rule.origin, rule.until
+                yield new, services, rule.origin, rule.until
     denials = [denial for denial in less.denied_ranges if denial.network.version == version]
     found = answerable(more.ranges, version) if denials else Spans(version, ())
     for denial in denials:
         inside = spans.intersect(spans.of_networks([denial.network], version), found)
-        yield inside, plain(denial.services), denial.origin, None
+        yield inside, common(services, plain(denial.services)), denial.origin, None
 
 
 def _told(
