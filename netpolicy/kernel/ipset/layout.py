@@ -7,6 +7,7 @@
     filter    FORWARD, INPUT         what has it not is refused
     filter    OUTPUT                 the same for the namespace's own processes, judged and refused in one place
     security  FORWARD, INPUT, OUTPUT what has it not is dropped: it comes here where somebody else has accepted it before us
+    mangle    POSTROUTING            what goes to the loopback does not leave by another interface
     nat       PREROUTING, OUTPUT     queries for names are redirected
     nat       POSTROUTING            sources are translated
 
@@ -31,6 +32,7 @@ JUMPS: Final = (
     ("raw", "PREROUTING", "from"),
     ("mangle", "FORWARD", "fwd"),
     ("mangle", "INPUT", "inp"),
+    ("mangle", "POSTROUTING", "wire"),
     ("filter", "FORWARD", "fwd"),
     ("filter", "INPUT", "inp"),
     ("filter", "OUTPUT", "self"),
@@ -94,6 +96,9 @@ class Layout:
         script.chain("filter", names.shared("self"), [f"-g {names.own(place.id, 'out')}" for place in own])
         guard = (f"{m.HAS_PASSED} -j RETURN", "-o lo -j RETURN", "-j DROP") if own else ()
         script.chain("security", names.shared("self"), guard)
+        # Any socket can be bound to an interface other than the loopback's; only here it is certain which it is.
+        loopback = "127.0.0.0/8" if self.version == 4 else "::1/128"
+        script.chain("mangle", names.shared("wire"), [f"-d {loopback} ! -o lo -j DROP"] if own else [])
         script.chain("nat", names.shared("dns"), self._dispatch("-i", "dns"))
         script.chain("nat", names.shared("ask"), [f"-g {names.own(place.id, 'dns')}" for place in own])
         script.chain("nat", names.shared("nat"), [f"-j {names.own(p.id, 'nat')}" for p in self._forward()])

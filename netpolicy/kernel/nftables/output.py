@@ -1,8 +1,8 @@
 """The rules of an attachment without an interface: the processes of the namespace itself are the workload.
 
 They stand in base chains of their own, which exist while such an attachment does: ``output`` leads to ``out_ID``, ``own_dns`` to
-``dns_ID``, and ``own_input`` to ``in_ID``. That one judges nothing that comes in; it only keeps the far end of a connection that was
-cut from making it look like one that came in, to which answers would be free.
+``dns_ID``, ``own_leaving`` to ``wire_ID``, and ``own_input`` to ``in_ID``. That one judges nothing that comes in; it only keeps the far
+end of a connection that was cut from making it look like one that came in, to which answers would be free.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ BASES: Final = {
     "output": (Hook.OUTPUT, FILTER_PRIORITY, "filter", "out_"),
     "own_dns": (Hook.OUTPUT, DNS_PRIORITY, "nat", "dns_"),
     "own_input": (Hook.INPUT, FILTER_PRIORITY, "filter", "in_"),
+    "own_leaving": (Hook.POSTROUTING, FILTER_PRIORITY, "filter", "wire_"),
 }
 LOOPBACK: Final = (ip_address("127.0.0.1"), ip_address("::1"))
 _LOOPBACK_NETWORKS: Final = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
@@ -40,7 +41,7 @@ _DISCOVERY: Final = (131, 132, 133, 135, 136, 143)
 class Output(Writer):
     """Writes the chains of the attachment of a namespace's own processes."""
 
-    PREFIXES = ("out_", "dns_", "in_", "host_", "no_", "note_")
+    PREFIXES = ("out_", "dns_", "in_", "wire_", "host_", "no_", "note_")
     PASS = "pass_own"
     REFUSE = "refuse_own"
 
@@ -62,6 +63,7 @@ class Output(Writer):
         yield from self._local("")
         yield self._rule("out_", e.goto(self.chain("no_")), comment=self._comment("locked"))
         yield from self._arriving()
+        yield from self._leaving()
 
     def _enforced(self, ruleset: Ruleset, marked: str, dns_port: int | None) -> Iterator[Message]:
         yield from self._local(self._comment(marked))
@@ -84,6 +86,7 @@ class Output(Writer):
         yield from self._judge(ruleset)
         yield from self._refuse("host_")
         yield from self._arriving()
+        yield from self._leaving()
         if dns_port is not None:
             yield from self._dns(dns_port)
 
@@ -101,6 +104,12 @@ class Output(Writer):
             yield self._rule("out_", *_inside(network), e.accept())
         for kind in _DISCOVERY:
             yield self._rule("out_", *icmpv6_type(kind), e.accept())
+
+    def _leaving(self) -> Iterator[Message]:
+        """What goes to the loopback is free, but any socket can be bound to another interface: only here it is certain which it is."""
+        for network in _LOOPBACK_NETWORKS:
+            elsewhere = e.meta(Meta.OIFNAME), e.compare(e.interface_key("lo"), Cmp.NEQ)
+            yield self._rule("wire_", *elsewhere, *_inside(network), e.drop())
 
     def _arriving(self) -> Iterator[Message]:
         """What comes from the far end of a connection that was cut; a segment in the middle of one that is not known is, too."""

@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 import crafting
+import plainuser
 import pytest
 from bed import DNS_PORT, Bed
 from tricks import Aim, tricks
@@ -128,3 +131,31 @@ def test_more_refused_destinations_than_the_kernel_notes_are_refused_all_the_sam
     place.send([])
     assert not place.lab.receiver.saw(nonce)
     assert len(place.enforcer.refusals(place.attachment.id)) > 1000, "control: they were refused, and noted"
+
+
+def leaving(place: Bed) -> set[str]:
+    """The ways by which an ordinary user brings a word out: to the internet, and from a namespace of its own onto the wire."""
+    words = {way.__name__: secrets.token_hex(8) for way in plainuser.WAYS}
+    near = next(str(gateway) for gateway in place.attachment.gateways if gateway.version == place.version)
+    with place.lab.host.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as wire:
+        wire.bind((place.box.interface, 3))
+        wire.setblocking(False)
+        script = Path(plainuser.__file__).read_text().encode()
+        program = [sys.executable, "-I", "-S", "-", str(FAR[place.version]), near]
+        place.box.run([*program, *(f"{way}={word}" for way, word in words.items())], stdin=script, user=65534)
+        place.send([])
+        seen = [packet.data for packet in place.lab.receiver.packets()]
+        if place.hook == "output":
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    seen.append(wire.recv(65535))
+    return {way for way, word in words.items() if any(word.encode() in data for data in seen)}
+
+
+@pytest.mark.requirement("F1")
+def test_an_ordinary_user_gets_nothing_out(place: Bed) -> None:
+    host = (HostRule(OPEN, ORIGIN),)
+    place.enforcer.apply(place.attachment, Ruleset("off", "off", host=host), DNS_PORT)
+    assert leaving(place) >= {"udp", "ping"}, "control: with the policy off these get out"
+    place.enforcer.apply(place.attachment, Ruleset("nothing", host=host), DNS_PORT)
+    assert not leaving(place)

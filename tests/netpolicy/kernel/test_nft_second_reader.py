@@ -226,6 +226,7 @@ table inet netpolicy {
   chain output { type filter hook output priority filter - 1; policy accept; goto out_own comment "own"; }
   chain own_dns { type nat hook output priority -110; policy accept; goto dns_own comment "own"; }
   chain own_input { type filter hook input priority filter - 1; policy accept; goto in_own comment "own"; }
+  chain own_leaving { type filter hook postrouting priority filter - 1; policy accept; goto wire_own comment "own"; }
   chain out_own {
     oifname "lo" accept comment "ruleset OWNID observe dns 5301 | a/pod"
     ip daddr 127.0.0.0/8 accept
@@ -267,6 +268,10 @@ table inet netpolicy {
     iifname != "lo" ct state new tcp flags & (fin | syn | rst | ack) != syn drop
     iifname != "lo" ct state new meta nfproto ipv4 meta l4proto @ported ip saddr . meta l4proto . th sport . th dport @c4_own drop
     iifname != "lo" ct state new meta nfproto ipv6 meta l4proto @ported ip6 saddr . meta l4proto . th sport . th dport @c6_own drop
+  }
+  chain wire_own {
+    oifname != "lo" ip daddr 127.0.0.0/8 drop
+    oifname != "lo" ip6 daddr ::1 drop
   }
   chain host_own {
     jump note_own
