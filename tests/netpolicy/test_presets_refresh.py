@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -273,6 +274,27 @@ def test_a_redirect_to_https_is_followed_and_no_other_scheme_is_asked(provider: 
         with pytest.raises(UserError) as error:
             refresh("github", url=url, clock=HeldClock())
         assert error.value.code == "fetch-failed"
+
+
+def test_a_proxy_is_asked_where_one_is_set(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+
+        def once() -> None:
+            connection, _ = proxy.accept()
+            with connection:
+                asked.append(connection.recv(4096))
+                connection.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+
+        thread = threading.Thread(target=once, daemon=True)
+        thread.start()
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        monkeypatch.setenv("NO_PROXY", "")
+        monkeypatch.setenv("no_proxy", "")
+        assert "403 Forbidden" in refusal(provider, "fetch-failed").message
+        thread.join(10)
+    assert asked[0].startswith(f"CONNECT localhost:{provider.port} ".encode())
+    assert not provider.asked
 
 
 def test_nobody_listening_says_so(provider: Provider) -> None:
