@@ -33,8 +33,8 @@ class DockerHost:
     socket: Path
     node: Node
     """The lab namespace it runs in; its bridges are there."""
-    pid: int
-    """dockerd's own, as this process sees it."""
+    process: subprocess.Popen[bytes]
+    """What holds it: with its end everything of the engine ends."""
 
     @property
     def url(self) -> str:
@@ -54,6 +54,44 @@ class DockerHost:
                     stdin=saving.stdout, stdout=subprocess.DEVNULL, timeout=300, check=True,
                 )  # fmt: skip
             assert saving.returncode == 0
+
+    def kill_daemon(self) -> None:
+        """Kill dockerd alone, as a crash does: its containers go on. Nothing is started again before `boot`."""
+        self._hold.touch()
+        self._inside(f"kill -9 $(cat {self.socket.parent}/pid)")
+
+    def kill_everything(self) -> None:
+        """Kill dockerd and all containers, as a power cut does. Nothing is started again before `boot`."""
+        self._hold.touch()
+        # All but the first process, which waits for `boot`; the shell that kills is not among those it kills.
+        self._inside("kill -9 -1")
+
+    def boot(self) -> None:
+        """Start dockerd again, and wait until it answers."""
+        self._hold.unlink()
+        _wait(self.socket, self.process, self.socket.parent / "dockerd.log")
+
+    @property
+    def _hold(self) -> Path:
+        return self.socket.parent / "hold"
+
+    def _inside(self, script: str) -> None:
+        first = _child(self.process.pid)
+        ended = f"until [ -e {self.socket.parent}/held ]; do sleep 0.05; done"
+        command.run(["nsenter", f"--target={first}", "--pid", "sh", "-c", f"{script}; {ended}"])
+
+
+#: The first process of the engine's processes: $0 is its directory. Where there is a file `hold` when dockerd has ended, it is started
+#: again as soon as that has gone; otherwise all ends with it.
+_FIRST = """
+while :; do
+  "$@"
+  [ -e "$0/hold" ] || exit 1
+  : > "$0/held"
+  while [ -e "$0/hold" ]; do sleep 0.05; done
+  rm "$0/held"
+done
+"""
 
 
 @contextlib.contextmanager
@@ -78,6 +116,7 @@ def docker_host(lab: Lab, *, images: Sequence[str] = (), options: Sequence[str] 
         words = [
             *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
             *(_in_memory(directory / "d") if _available() > _ENOUGH else ()),
+            *("sh", "-c", _FIRST, str(directory)),
             *("dockerd", "--data-root", str(directory / "d"), "--exec-root", str(directory / "e")),
             *("--pidfile", str(directory / "pid"), "--host", f"unix://{socket}"),
             *("--config-file", str(configuration)),
@@ -87,7 +126,7 @@ def docker_host(lab: Lab, *, images: Sequence[str] = (), options: Sequence[str] 
             process = lab.host.popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         stack.callback(lab.host.stop, process)
         _wait(socket, process, log)
-        host = DockerHost(socket, lab.host, _child(process.pid))
+        host = DockerHost(socket, lab.host, process)
         stack.callback(_remove_containers, host)
         host.load(*images)
         yield host
