@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from typing import Final, Literal, get_args
 
 from netpolicy.attachment import Attachment, Enforcer
+from netpolicy.clock import SystemClock
 from netpolicy.errors import Exit, UserError
 from netpolicy.flow import Origin
 from netpolicy.kernel import netns
@@ -78,7 +78,7 @@ def attempt(make: Maker, namespace: Namespace) -> None:
 def _exercise(enforcer: Enforcer) -> None:
     try:
         enforcer.install(None)
-        enforcer.apply(_ATTACHMENT, _ruleset(time.time() + 86400), 5300)
+        enforcer.apply(_ATTACHMENT, _ruleset(SystemClock().now() + 86400), 5300)
         enforcer.detach(_ATTACHMENT.id)
     finally:
         enforcer.uninstall()
