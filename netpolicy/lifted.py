@@ -25,8 +25,11 @@ def blocks(network: Network) -> tuple[Network, ...]:
 
 def lifted(networks: Iterable[Network], version: int) -> Spans:
     """The addresses that names may have because of these networks, which are all of one family."""
+    every = tuple(networks)
+    if not spans.intersect(_kept_out(version), spans.of_networks(every, version)):
+        return Spans(version, ())  # mostly so, and quicker than to look at each
     inside: dict[tuple[Network, ...], list[Network]] = {}
-    for network in networks:
+    for network in every:
         if around := blocks(network):
             inside.setdefault(around, []).append(network)
     parts = [Spans(version, ())]
