@@ -94,7 +94,7 @@ class NftablesEnforcer:
                 [
                     *writer.create(),
                     *([] if same else [inside.table.add_chain(writer.chain(UNCUT))]),
-                    *inside.moved(writer),
+                    *inside.moved(writer, before),
                     *inside.relearned(attachment.id, current, before),
                     *writer.enforce(current, mark, dns_port),
                     *inside.dropped_slots(attachment.id, current, before),

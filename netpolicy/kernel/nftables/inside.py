@@ -32,7 +32,7 @@ from netpolicy.ruleset import Learned, RangeGroup, Ruleset
 from netpolicy.services import subtract
 
 #: Of a transaction of more bytes the kernel announces nothing to us: that would take it as long as the transaction itself.
-_LOUD: Final = 1 << 16
+_LOUD: Final = 1 << 12
 #: Bytes of the largest transaction that fills new sets.
 _MOST: Final = 1 << 20
 #: The prefix of an empty chain that is there while connections of a policy that was put in force are still to be cut, so that
@@ -54,6 +54,8 @@ class Applied:
 class Before:
     """What the kernel held of an attachment before a policy is applied."""
 
+    known: bool = False
+    """Whether it has any rules, so that something may lead to them."""
     mark: str = ""
     """Empty also where connections are still to be cut."""
     ranges: frozenset[str] = frozenset()
@@ -237,11 +239,13 @@ class Inside:
         used = frozenset(self.read.ranges_in_use(out))
         # A process that has just started takes the kernel's word for what was learned, later ones remember.
         learned = {} if identifier in self.applied else self.read.learned(identifier, slots)
-        return Before(mark, used, frozenset(slots), learned)
+        return Before(True, mark, used, frozenset(slots), learned)
 
-    def moved(self, writer: Writer) -> Iterator[Message]:
+    def moved(self, writer: Writer, before: Before | None = None) -> Iterator[Message]:
         """Take away dispatch from an interface the attachment had before."""
         attachment = writer.attachment
+        if before is not None and not before.known:
+            return
         if self._places.get(attachment.id) != attachment or self.disturbed(attachment.id):
             yield from self._undispatched({writer.chain(p) for p in MAPS.values()}, keep=attachment.interface)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
+import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -114,11 +115,20 @@ def single_protocols(ruleset: Ruleset) -> tuple[int, ...]:
     return tuple(sorted({s.protocol for s in _services(ruleset) if _single(s)}))
 
 
-def _services(ruleset: Ruleset) -> set[Service]:
+def _services(ruleset: Ruleset) -> frozenset[Service]:
     """All services that any name can have. A name that only wildcards stand for has those of any other such name."""
+    found = _KNOWN.get(id(ruleset))
+    if found is not None and found[0]() is ruleset:
+        return found[1]
     known = (*ruleset.by_name, *ruleset.denied_by_name)
     some = (f"{_ANYBODY}.{patterns.suffix(name)}" if patterns.is_wildcard(name) else name for name in known)
-    return {service for name in some for service in ruleset.services_of(name)}
+    services = frozenset(service for name in some for service in ruleset.services_of(name))
+    _KNOWN.clear()  # it is asked several times for one apply, and then for another's
+    _KNOWN[id(ruleset)] = weakref.ref(ruleset), services
+    return services
+
+
+_KNOWN: dict[int, tuple[weakref.ref[Ruleset], frozenset[Service]]] = {}
 
 
 def has_port(service: Service) -> bool:
