@@ -137,6 +137,7 @@ class StateStore:
     def __init__(self, directory: Path) -> None:
         self.path = directory / "attachments.json"
         self._damaged = False
+        self._texts: dict[str, tuple[Record, bytes]] = {}
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -191,11 +192,11 @@ class StateStore:
         Raises:
             UserError: ``state-not-saved``; the old file is still there.
         """
-        text = json.dumps({"format": _FORMAT, "attachments": [record.to_json() for record in records]})
+        text = self._written(records)
         fresh = self.path.with_suffix(".json.new")
         try:
             descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "w") as file:
+            with os.fdopen(descriptor, "wb") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -214,6 +215,17 @@ class StateStore:
                 f"the gate's state cannot be saved to {self.path}: {error.strerror}",
                 hint="Free space there; nothing was changed.",
             ) from error
+
+    def _written(self, records: Iterable[Record]) -> bytes:
+        """The file's content. What has not changed since the last time, most attachments of many, is not written out anew."""
+        texts: dict[str, tuple[Record, bytes]] = {}
+        for record in records:
+            known = self._texts.get(record.attachment.id)
+            if known is None or known[0] is not record:
+                known = record, json.dumps(record.to_json()).encode()
+            texts[record.attachment.id] = known
+        self._texts = texts
+        return b'{"format": %d, "attachments": [%s]}' % (_FORMAT, b", ".join(text for _, text in texts.values()))
 
     def close(self) -> None:
         """Let another gate use the directory."""
