@@ -37,19 +37,25 @@ def talk(home: Home, *, start: bool, backend: Backend = "auto") -> Iterator[Gate
     Raises:
         UserError: ``gate-unreachable`` or ``not-permitted``; ``gate-failed`` where it was started and does not answer.
     """
-    with _ensured(home, backend) if start else _connected(home) as gate:
+    if not start:
+        with _connected(home) as gate:
+            yield gate
+        return
+    with _used(home), _ensured(home, backend) as gate:
         yield gate
 
 
 def forget(home: Home) -> bool:
     """End the gate if we have started it in the background and nothing is attached any more; says whether it was ended.
 
-    Its table goes as well, so that nothing of it is left in the kernel.
+    One that somebody else is just about to attach something to is left running. Its table goes as well, so that nothing of it is left in the kernel.
 
     Raises:
         UserError: as the gate and the kernel.
     """
-    with _alone(home):
+    with _unused(home) as unused:
+        if not unused:
+            return False
         with _connected(home) as gate:
             hello = gate.handshake()
             if gate.status().attachments or not _ours(home, hello.pid):
@@ -114,17 +120,48 @@ def _answering(home: Home) -> GateClient | None:
 
 @contextlib.contextmanager
 def _alone(home: Home) -> Iterator[None]:
-    """Of all programs that would start or end this gate, be the only one."""
+    """Of all programs that would start this gate, be the only one."""
+    if os.geteuid() != 0:
+        raise needs_root()
+    with _open(home, "starting") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _used(home: Home) -> Iterator[None]:
+    """While we use the gate nobody ends it for want of attachments. Who may talk to it without being root takes his chance."""
+    if os.geteuid() != 0:
+        yield
+        return
+    with _open(home, "used") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+@contextlib.contextmanager
+def _unused(home: Home) -> Iterator[bool]:
+    """Whether nobody uses the gate; if so, nobody begins to in the block."""
+    with _open(home, "used") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+@contextlib.contextmanager
+def _open(home: Home, name: str) -> Iterator[int]:
     try:
         home.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(home.state / "starting", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        lock = os.open(home.state / name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise UserError(
             "state-directory", f"the state directory {home.state} cannot be used: {error.strerror}"
         ) from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        yield lock
     finally:
         os.close(lock)
 

@@ -67,8 +67,7 @@ def inside(
         UserError: ``cannot-verify``: nothing can be put behind this interface; as `plug` and `attachable`.
     """
     if within is not None:
-        path = attachable.namespace_path(within)
-        yield Inside(path, _resolvers(within))
+        yield Inside(attachable.namespace_path(within), _resolvers(within, attachment))
     elif attachment.hook == "output":
         if not namespace:
             raise UserError(
@@ -158,12 +157,17 @@ def _addresses(host: str, reached: str, families: frozenset[int], seconds: float
             yield address
 
 
-def _resolvers(within: str) -> tuple[str, ...]:
-    """What a process asks for names, by its own resolv.conf; empty (this machine's own) where we name no process."""
-    if not within.isdecimal():
-        return ()
+def _resolvers(within: str, attachment: Attachment) -> tuple[str, ...]:
+    """What a process asks for names, by its own resolv.conf; where no process is named, this machine's.
+
+    A resolver on this machine's loopback is none in another namespace: there it is the gate, as for any other address.
+    """
+    root = f"/proc/{within}/root" if within.isdecimal() else ""
     try:
-        lines = Path(f"/proc/{within}/root/etc/resolv.conf").read_text().splitlines()
+        lines = Path(f"{root}/etc/resolv.conf").read_text().splitlines()
     except OSError:
-        return ()
-    return tuple(words[1] for words in map(str.split, lines) if len(words) > 1 and words[0] == "nameserver")
+        lines = []
+    servers = tuple(words[1] for words in map(str.split, lines) if len(words) > 1 and words[0] == "nameserver")
+    if root or not all(server.startswith("127.") or server == "::1" for server in servers):
+        return servers
+    return tuple(map(str, attachment.gateways)) or ("127.0.0.1",)

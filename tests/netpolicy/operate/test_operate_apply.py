@@ -10,6 +10,8 @@ import time
 import pytest
 from operatekit import Operator, reaches
 
+from netpolicy.cli.apply import duration
+from netpolicy.errors import UserError
 from netpolicy.lab import Lab
 from netpolicy.lab.lab import Workload
 
@@ -102,9 +104,15 @@ def read_until(descriptor: int, wanted: str) -> str:
     return text
 
 
-@pytest.mark.parametrize("text", ["0", "0.5s", "soon", "2d", "-3", "25h", ""])
-def test_a_time_that_is_none_changes_nothing(operator: Operator, before: str, text: str) -> None:
-    done = operator.run("apply", operator.policy("after.example"), f"--confirm={text}", "--json", status=2)
-    assert done.json["error"]["code"] == "usage"
-    with operator.gate() as gate:
-        assert gate.status("brwork").attachments[0].ruleset == before
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30", 30), ("30s", 30), ("1.5s", 1.5), ("5m", 300), ("24h", 86400), (" 2m ", 120)]
+)
+def test_times_to_confirm(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["0", "0.5s", "soon", "2d", "-3", "25h", "", "1e3", "30 s", "nan"])
+def test_times_that_are_none(text: str) -> None:
+    with pytest.raises(UserError, match="is no time between a second and a day") as raised:
+        duration(text)
+    assert raised.value.exit_status == 2

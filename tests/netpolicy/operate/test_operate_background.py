@@ -86,6 +86,16 @@ def test_a_gate_that_cannot_start_says_why(operator: Operator, box: Workload) ->
     assert reaches(operator.lab, box, operator.lab.site("open.example")), "nothing was begun"
 
 
+def test_a_gate_is_not_ended_under_somebody_who_uses_it(operator: Operator, box: Workload) -> None:
+    operator.run("attach", "--bridge", "br-work", operator.policy(), "--no-verify")
+    home = homes.home(operator.socket, operator.state)
+    with gates.talk(home, start=True) as gate:
+        assert operator.run("detach", "brwork", "--yes", "--json").json["stopped"] == []
+        assert gate.status().attachments == ()
+    assert operator.lab.host.call(gates.forget, home)
+    assert not operator.socket.exists()
+
+
 def test_a_gate_of_another_home_is_not_ours_to_end(lab: Lab, operator: Operator, box: Workload) -> None:
     operator.run("attach", "--bridge", "br-work", operator.policy(), "--no-verify")
     home = homes.home(operator.socket, operator.state)
