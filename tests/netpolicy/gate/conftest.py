@@ -45,3 +45,12 @@ def world(lab: Lab) -> Iterator[World]:
     made = World(lab)
     yield made
     made.client.close()
+
+
+@pytest.fixture(params=["nftables", "ipset"])
+def either(request: pytest.FixtureRequest, lab: Lab) -> Iterator[World]:
+    """A world with each backend."""
+    made = World(lab, "--backend", request.param)
+    assert made.client.hello().backend == request.param
+    yield made
+    made.client.close()

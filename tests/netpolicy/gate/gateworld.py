@@ -16,9 +16,9 @@ from netpolicy.ruleset import Ruleset
 class World:
     """A lab, a daemon on its host, and one workload that is attached to it."""
 
-    def __init__(self, lab: Lab, *, owned: bool = True) -> None:
+    def __init__(self, lab: Lab, *options: str, owned: bool = True) -> None:
         self.lab = lab
-        self.daemon = Daemon(lab, owned=owned)
+        self.daemon = Daemon(lab, *options, owned=owned)
         self.client = self.daemon.client()
         self.box = lab.add_workload(f"csp-{secrets.token_hex(4)}")
         self.attachment = self.box.attachment()

@@ -120,6 +120,19 @@ def test_a_table_that_somebody_removed_is_back_within_a_second(open_world: World
     assert (locked.phase, locked.drift and locked.drift.action) == ("locked", "locked")
 
 
+def test_rules_of_the_other_backend_that_somebody_flushed_are_back(lab: Lab) -> None:
+    world = World(lab, "--backend", "ipset")
+    good, bad = lab.site(), lab.site()
+    world.apply(good)
+    lab.host.run(["iptables", "-F", "FORWARD"])
+    begin = time.monotonic()
+    world.until(lambda state: state.drift is not None and state.drift.action == "repaired")
+    assert time.monotonic() - begin < 2.0
+    assert world.reaches(good.v4)
+    assert not world.reaches(bad.v4)
+    world.client.close()
+
+
 def test_a_rule_that_somebody_put_in_is_taken_out(open_world: World) -> None:
     world = open_world
     bad = world.lab.site()

@@ -76,7 +76,8 @@ def test_addresses_that_are_denied_are_neither_answered_nor_open(world: World) -
     assert any("stay closed: bad.example" in warning for warning in world.state().warnings)
 
 
-def test_observed_all_passes_and_what_would_be_refused_is_listed(world: World) -> None:
+def test_observed_all_passes_and_what_would_be_refused_is_listed(either: World) -> None:
+    world = either
     good, bad = world.lab.site(), world.lab.site()
     world.lab.dns.zone.change(bad.name, others=(("TXT", '"hello"'),))
     state = world.put(compiled(domains=[good.name], mode="observe"))
@@ -104,7 +105,8 @@ def test_without_ipv6_nothing_leaves_by_it(world: World) -> None:
     assert world.reaches(site.v6)
 
 
-def test_at_its_end_a_rule_closes_and_its_connections_are_cut(world: World) -> None:
+def test_at_its_end_a_rule_closes_and_its_connections_are_cut(either: World) -> None:
+    world = either
     short, lasting = world.lab.site(), world.lab.site()
     ends = time.time() + 2.5
     world.put(until(rules(short.name, lasting.name), ends, short.name))
