@@ -23,13 +23,15 @@ def blocks(network: Network) -> tuple[Network, ...]:
     )
 
 
+def may_lift(some: Spans) -> bool:
+    """Whether any of these addresses is kept out of answers."""
+    return bool(spans.intersect(_kept_out(some.version), some))
+
+
 def lifted(networks: Iterable[Network], version: int) -> Spans:
     """The addresses that names may have because of these networks, which are all of one family."""
-    every = tuple(networks)
-    if not spans.intersect(_kept_out(version), spans.of_networks(every, version)):
-        return Spans(version, ())  # mostly so, and quicker than to look at each
     inside: dict[tuple[Network, ...], list[Network]] = {}
-    for network in every:
+    for network in networks:
         if around := blocks(network):
             inside.setdefault(around, []).append(network)
     parts = [Spans(version, ())]

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from netpolicy import spans
-from netpolicy.lifted import lifted
-from netpolicy.ruleset import FORMAT, NameRule, Network, RangeGroup, RangeRule, Ruleset, end
+from netpolicy.lifted import lifted, may_lift
+from netpolicy.ruleset import FORMAT, NameRule, Network, RangeGroup, Ruleset, end
 from netpolicy.services import Service, elements, merged, subtract
 from netpolicy.spans import Spans
 
@@ -19,7 +19,7 @@ def meaning(ruleset: Ruleset) -> dict[str, Any]:
         "mode": ruleset.mode,
         "names": [[name, _until_rows(rules)] for name, rules in sorted(ruleset.by_name.items())],
         "ranges": _runs(ruleset.groups),
-        "lifted": _lifts(ruleset.ranges),
+        "lifted": _lifts(ruleset),
         "denied_names": [[name, _until_rows(rules)] for name, rules in sorted(ruleset.denied_by_name.items())],
         "denied_ranges": _runs(ruleset.denied_groups),
         "host": [_service(s) for s in merged(r.service for r in ruleset.host)],
@@ -65,10 +65,12 @@ def _growing(parts: Iterable[tuple[float | None, Spans]]) -> Iterator[tuple[floa
             yield end(until), more
 
 
-def _lifts(rules: Iterable[RangeRule]) -> list[Any]:
+def _lifts(ruleset: Ruleset) -> list[Any]:
     """For each family and end, the hash of the addresses that names may have although they are not public ones."""
+    if all(rule.services for rule in ruleset.ranges) and not any(may_lift(g.spans) for g in ruleset.groups):
+        return []  # as it mostly is, and quicker to see than rule by rule
     ends: dict[tuple[int, float | None], list[Network]] = {}
-    for rule in rules:
+    for rule in ruleset.ranges:
         ends.setdefault((rule.network.version, rule.until), []).append(rule.network)
     parts = {key: lifted(networks, key[0]) for key, networks in ends.items()}
     return [
