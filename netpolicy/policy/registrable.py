@@ -13,8 +13,7 @@ from netpolicy.policy.problems import Refused
 def refuse_public(pattern: str) -> None:
     """Refuse a wildcard that stands for names of people who have nothing to do with each other. Raises Refused."""
     name = patterns.suffix(pattern)
-    # Of some suffixes the list has only what is below them (*.elb.amazonaws.com).
-    if any(_list("xn--" in name).is_public(tried) for tried in (name, f"any.{name}")):
+    if _list("xn--" in name).is_public(name):
         raise Refused(
             f"{name} is a public suffix: anybody can have a name below it; write *.yourname.{name}, or the exact names"
         )
