@@ -259,6 +259,8 @@ class Writer:
             yield from (f"-d {gateway} {m.service(s)} {self._ok}" for s in self._host_services(ruleset, None))
         yield f"{m.state('ESTABLISHED')} {self._ok}"
         yield f"{self._errors()} {self._ok}"
+        # How somebody else's rules refuse what comes in, or is forwarded; a helper's expected connection opens otherwise.
+        yield f"-p tcp -m tcp --tcp-flags RST RST {m.state('RELATED')} {self._ok}"
         for gateway in self._gateways():
             yield from self._never(f"-d {gateway}")
         yield from (f"-d {network} {self._ok}" for network in self._networks())

@@ -81,14 +81,18 @@ class IpsetEnforcer:
         with self._doing(what := f"lock {attachment.name}"):
             inside = self._in
             _, scripts = inside.placed(attachment)
-            inside.make_notes(attachment.id, inside.sets.headers())
+            inside.make_notes(attachment, inside.sets.headers())
             for version, script in scripts.items():
                 inside.writer(attachment, version).lock(script)
             inside.write(scripts, SHUTTING)
             inside.applied.pop(attachment.id, None)
+            if inside.disturbed(attachment.id):
+                inside.forget_learned(attachment.id, ())
             inside.forget_ranges()
         with _refusing(what):
-            flows.cut_all(inside.tracking, attachment, inside.own(attachment))
+            flows.cut_all(inside.tracking, attachment, inside.own(attachment), inside.bar)
+        with self._doing(what):
+            inside.cut(attachment.id)
 
     def apply(self, attachment: Attachment, ruleset: Ruleset, dns_port: int | None) -> None:
         """Put a ruleset in force in place; what it still allows goes on undisturbed, what it no longer allows is cut.
@@ -101,11 +105,13 @@ class IpsetEnforcer:
             current = ruleset.at(now)
             pictures, scripts = inside.placed(attachment)
             mark = chains.mark(ruleset, dns_port)
-            same = current is ruleset and all(
-                chains.mark_in(picture.first_rule(attachment.id)) == mark for picture in pictures.values()
-            )
             headers = inside.sets.headers()
-            inside.make_notes(attachment.id, headers)
+            marks = {chains.mark_in(picture.first_rule(attachment.id)) for picture in pictures.values()}
+            uncut = inside.disturbed(attachment.id) or inside.names.uncut(attachment.id) in headers
+            same = current is ruleset and marks == {mark} and not uncut
+            if not same:
+                inside.mark_uncut(attachment.id)
+            inside.make_notes(attachment, headers)
             looks = {version: Looks.of(current, version) for version in scripts}
             inside.make_ranges((one for found in looks.values() for one in found.sets()), headers)
             known = inside.known(attachment.id, inside.entries(attachment.id))
@@ -121,7 +127,10 @@ class IpsetEnforcer:
             inside.forget_ranges()
         if not same:
             with _refusing(what):
-                flows.cut_withdrawn(inside.tracking, attachment, current, dns_port, memory, inside.own(attachment))
+                own = inside.own(attachment)
+                flows.cut_withdrawn(inside.tracking, attachment, current, dns_port, memory, own, inside.bar)
+            with self._doing(what):
+                inside.cut(attachment.id)
 
     def learn(self, attachment_id: str, learned: Sequence[Learned]) -> None:
         """Insert or refresh learned addresses; acknowledged by the kernel on return.

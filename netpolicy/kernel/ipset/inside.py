@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from netpolicy.clock import Clock
 from netpolicy.errors import Exit, UserError
 from netpolicy.kernel import attributes as a
 from netpolicy.kernel import flows, netns
+from netpolicy.kernel.conntrack import Entry as Connection
 from netpolicy.kernel.ipset import chains, drift, learned, messages, programs
 from netpolicy.kernel.ipset.chains import OWN_CHAINS, Writer
 from netpolicy.kernel.ipset.layout import JUMPS, Layout, Place
@@ -33,11 +35,14 @@ from netpolicy.ruleset import Ruleset
 _GENERATION: Final = SUBSYSTEM_NFTABLES << 8 | 16  # NFT_MSG_GETGEN
 _REFUSALS: Final = 4096
 _REFUSAL_SECONDS: Final = 600
+_BARRED: Final = 16384
 _EVERYTHING: Final = {4: (bytes(4), b"\x80" + bytes(3)), 6: (bytes(16), b"\x80" + bytes(15))}
 #: How often the older sort of iptables, which does not count its changes, is read for changes: in seconds.
 _SELDOM: Final = 0.9
 #: A set that is gone already, or in use: it is left for the next time.
 _IN_USE: Final = frozenset({2, 4100, 4108})
+_THERE: Final = frozenset({17, 4103})
+_FULL: Final = frozenset({4352})
 
 
 @dataclass
@@ -78,6 +83,7 @@ class Inside:
         self._written: Written | None = None
         self._seen: Mapping[int, Picture] = {}
         """What there was when we looked last."""
+        self._disturbed: set[str] = set()
         self._sent: dict[int, dict[tuple[str, str], tuple[list[str], tuple[str, ...]]]] = {}
         """By family, table and chain: the rules we wrote last, and how they read back."""
         self._compared: tuple[float, int, tuple[str, ...]] = (0.0, -1, ())
@@ -110,6 +116,19 @@ class Inside:
         if written is None or written.generation is None or written.generation != self._generation():
             self._seen = self._read()
         return self._seen
+
+    def disturbed(self, attachment_id: str) -> bool:
+        """Whether others changed anything since the attachment was written."""
+        return attachment_id in self._disturbed
+
+    def _notice(self) -> None:
+        """Keep in mind, for when it is written over, that others changed something."""
+        written = self._written
+        if written is None:
+            return
+        changed = any(True for v in self.versions for _ in drift.in_rules(v, written.pictures[v], self._seen[v]))
+        if changed or any(True for _ in drift.in_sets(written.sizes, self.sets.headers())):
+            self._disturbed |= {key for picture in written.pictures.values() for key in picture.places}
 
     def places(self) -> dict[str, Place]:
         """The attachments, by id: those that we wrote, or else those that somebody did."""
@@ -182,6 +201,8 @@ class Inside:
         self.owner.claim()
         self.sets.check()
         self._sent.clear()
+        self._seen = self._read()
+        self._notice()
         for looks_back in (True, False):
             pictures = self._seen = self._read()
             scripts = self.scripts(prefix, pictures, {}, looks_back)
@@ -227,6 +248,7 @@ class Inside:
         """
         chains.check(attachment)
         pictures = self.pictures()
+        self._notice()
         for picture in pictures.values():
             if ("mangle", self.names.shared("fwd")) not in picture.chains:
                 raise UserError("not-installed", "the shared rules are not there: install comes first")
@@ -276,8 +298,9 @@ class Inside:
 
     # Sets
 
-    def make_notes(self, attachment_id: str, headers: Mapping[str, Header]) -> None:
+    def make_notes(self, attachment: Attachment, headers: Mapping[str, Header]) -> None:
         """The sets that count and note what is refused; what exists stays, a count that was emptied counts again."""
+        attachment_id = attachment.id
         for version in self.versions:
             counts = self.names.counts(version, attachment_id)
             if counts not in headers:
@@ -291,6 +314,25 @@ class Inside:
                     refusals, Type.IP_PORT, version, limit=_REFUSALS, seconds=_REFUSAL_SECONDS, counters=True
                 )
                 self.sets.send([made])
+            barred = self.names.barred(version, attachment_id)
+            if attachment.hook == "output" and barred not in headers:
+                made = messages.create(barred, Type.IP_PORT, version, limit=_BARRED, seconds=_REFUSAL_SECONDS)
+                self.sets.send([made])
+
+    def bar(self, attachment: Attachment, doomed: Sequence[Connection]) -> None:
+        """Keep the far ends of connections of a namespace out, which are about to be cut."""
+        if attachment.hook != "output":
+            return
+        for version in self.versions:
+            ends = {
+                (entry.reply.source, entry.reply.protocol, entry.reply.source_port)
+                for entry in doomed
+                if len(entry.reply.source) == (4 if version == 4 else 16) and entry.reply.port
+            }
+            some = itertools.islice(ends, _BARRED // 2)
+            packed = [messages.element(source, service=(protocol, port)) for source, protocol, port in some]
+            name = self.names.barred(version, attachment.id)
+            self.sets.send(list(messages.add(name, packed)), ignore=_FULL)
 
     def make_ranges(self, sets: Iterable[RangeSet], headers: Mapping[str, Header]) -> None:
         """The sets of ranges that are not there, or do not have as many elements as they should."""
@@ -325,6 +367,16 @@ class Inside:
         self.sets.send([learned.make(slot, name) for slot, name in found.items()])
         self.sets.send(list(learned.refreshed(entries, found)))
         return found
+
+    def mark_uncut(self, attachment_id: str) -> None:
+        """Connections are to be cut once the rules are written."""
+        name = self.names.uncut(attachment_id)
+        self.sets.send([messages.create(name, Type.IP, 4, limit=1)], ignore=_THERE)
+
+    def cut(self, attachment_id: str) -> None:
+        """What is to be cut is cut."""
+        self.forget([self.names.uncut(attachment_id)])
+        self._disturbed.discard(attachment_id)
 
     def forget_learned(self, attachment_id: str, kept: Iterable[str]) -> None:
         """Remove the learned sets that no rule looks into any more."""

@@ -116,10 +116,13 @@ class Layout:
         yield from self._locked("-i", "-o", to="locked")
 
     def _judge_incoming(self) -> Iterator[str]:
-        if any(place.hook == "output" for place in self.places):
-            # A segment in the middle of a connection that is not known: one of those that were cut. It must not look like one
-            # that came in, to which answers would be free.
-            yield f"! -i lo -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN {m.state('NEW')} -j DROP"
+        for place in self.places:
+            if place.hook == "output":
+                # What comes from the far end of a connection that was cut, or in the middle of one that is not known, must not look
+                # like a connection that came in, to which answers would be free.
+                new = f"! -i lo {m.state('NEW')}"
+                yield f"{new} -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -j DROP"
+                yield f"{new} -m set --match-set {self.names.barred(self.version, place.id)} src,src -j DROP"
         yield from self._dispatch("-i", "host")
         yield from self._locked("-i", to="near")
 

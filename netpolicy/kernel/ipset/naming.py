@@ -67,6 +67,14 @@ class Names:
         """The set of destinations that were refused."""
         return f"{self._sets(attachment_id)}d{version}"
 
+    def barred(self, version: int, attachment_id: str) -> str:
+        """The set of far ends of connections of a namespace that were cut."""
+        return f"{self._sets(attachment_id)}b{version}"
+
+    def uncut(self, attachment_id: str) -> str:
+        """The set that is there while connections are still to be cut, also after a kill."""
+        return f"{self._sets(attachment_id)}u"
+
     def learned(self, slot: Slot, attachment_id: str, turn: int) -> str:
         """The set of a slot, e.g. ``np-ab12-n4`` or ``np-ab12-w4-06-1f40-1f4a``."""
         head, service = self._sets(attachment_id), slot.service
