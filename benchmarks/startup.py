@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -73,9 +74,9 @@ def ours(gate: GateClient, lab: Lab, box: Workload, place: Attachment, rules: Ru
     targets = ("https://example.com", f"https://{known}")
     plan = probe.Plan(targets[:1], targets[1:])
     assert not decide(rules, probe.flow_of(targets[0])).allowed
-    control = {result.target: result for result in lab.host.probe(*plan.targets)}
-    inside = {result.target: result for result in box.probe(*plan.targets)}
-    report = probe.judge(plan, control, inside)
+    with ThreadPoolExecutor(2) as both:
+        control, inside = both.map(lambda node: node.probe(*plan.targets), (lab.host, box))
+    report = probe.judge(plan, {r.target: r for r in control}, {r.target: r for r in inside})
     assert report.state == "verified", report.reasons
 
 
