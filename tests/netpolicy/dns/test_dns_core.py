@@ -384,3 +384,16 @@ def test_an_alias_with_unusual_bytes_is_learned_and_not_kept(alias: str) -> None
     found = gate.prime(allowed, 1, [A1], [alias], 120)
     assert [entry.address for entry in gate.due_for(allowed, found)] == [A1]
     assert isinstance(gate.ask(query("www.example"), udp=True), Lookup)
+
+
+def test_what_the_kernel_holds_from_before_is_not_shortened() -> None:
+    """A gate that starts again finds elements, not the names they are of; these are known when they are asked for."""
+    clock = FakeClock()
+    gate = core("a.example:443", clock=clock)
+    gate.table.found([(A1, 6, 443, 443, 3000.0)], clock.at)
+    assert (gate.table.names(clock.at), gate.table.addresses(clock.at)) == (set(), 0)
+    due, _reply = resolve(gate, "a.example", response("a.example", "A", "a.example. 60 A 192.0.2.1"))
+    assert due == []
+    assert (gate.table.names(clock.at), gate.table.addresses(clock.at)) == ({"a.example"}, 1)
+    clock.at += 3001
+    assert (gate.table.names(clock.at), gate.table.addresses(clock.at)) == (set(), 0)

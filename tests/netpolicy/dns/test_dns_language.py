@@ -158,3 +158,44 @@ def test_observed_everything_is_answered_what_is_allowed_is_learned_and_the_rest
     assert isinstance(step, Relay)
     got_back = gate.relayed(step, answer(query("b.example", "TXT"), 'b.example. 60 TXT "hello"'))
     assert rows(read(got_back)) == ['b.example. 60 IN TXT "hello"']
+
+
+def test_addresses_of_ipv6_are_not_carried_over_where_it_is_off() -> None:
+    gate = core("a.example")
+    looked_up(gate, "a.example", "a.example. 60 AAAA 2001:db8::1", kind="AAAA")
+    assert gate.adopt(NameView(rules("a.example", ipv6=False))) == []
+
+
+def test_what_was_learned_is_not_told_again_for_a_rule_that_has_ended() -> None:
+    clock = FakeClock()
+    gate = under(rules("a.example"), clock)
+    looked_up(gate, "a.example", "a.example. 60 A 192.0.2.1")
+    assert gate.adopt(NameView(ended(rules("a.example"), clock.now()))) == []
+
+
+def test_a_pattern_that_no_question_can_carry_stays_closed() -> None:
+    [rule] = rules(allow=["*.example.org:443"]).names
+    long = replace(rule, name=f"*.{'x' * 64}.org")
+    view = NameView(replace(rules(), names=(long, replace(rule, name="x" * 64), rule)))
+    assert view.allowed(name_to_wire("a.example.org")) is not None
+    assert view.allowed(name_to_wire("a.org")) is None
+
+
+def test_memory_is_bounded_whatever_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netpolicy.dns.view._MOST_JUDGED", 8)
+    monkeypatch.setattr("netpolicy.dns.core._MOST_KEPT", 8)
+    clock = FakeClock()
+    gate = under(rules(allow=["*.example.org:443"]), clock)
+    assert gate.view is not None
+    for n in range(50):
+        name = f"n{n}.example.org"
+        looked_up(gate, name, f"{name}. {60 if n < 8 else 300} A 192.0.2.1")
+        clock.at += 2
+        assert len(gate._cache) <= 8
+        assert len(gate.view._judged) <= 8
+    assert ("n49.example.org" in str(gate._cache)) or len(gate._cache) == 8
+    for batch in range(4):
+        many = [ip_address(f"198.51.{n // 250 + 5 * batch}.{n % 250}") for n in range(1100)]
+        gate.table.record([Learned("b.example.org", address, (Service(6, 1, 1),), 5.0) for address in many], clock.at)
+        clock.at += 1000
+    assert len(gate.table._elements) <= 2200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import struct
 
 import dns.exception
 import dns.flags
@@ -203,3 +204,42 @@ def test_a_long_reason_stays_text() -> None:
     assert got is not None
     assert set(got[1]) == {"ü"}
     assert len(got[1].encode()) <= 240
+
+
+def test_other_additional_records_and_other_types_are_passed_over() -> None:
+    padded = bytearray(query("a.example"))
+    padded[11] += 1
+    got = read_query(bytes(padded) + b"\0" + wire.RECORD.pack(wire.A, wire.IN, 0, 4) + bytes(4))
+    assert got is not None
+    assert got.payload == 1232
+    opt = b"\0" + wire.RECORD.pack(wire.OPT, 1232, 0, 0)
+    with pytest.raises(WireError, match="more than one OPT record"):
+        read_query(bytes(padded) + opt)
+    records = ('a.example. 60 TXT "hello"', "a.example. 60 A 192.0.2.1")
+    found = response("a.example", "A", *records, authority="example. 60 NS ns.example.")
+    assert [record.data for record in found.answers] == [b"\xc0\0\2\1"]
+
+
+def test_an_alias_whose_name_and_length_disagree_is_malformed() -> None:
+    good = answer(query("a.example"), "a.example. 60 CNAME b.example.")
+    at = good.index(struct.pack("!HHI", wire.CNAME, wire.IN, 60))
+    size = int.from_bytes(good[at + 8 : at + 10])
+    bad = good[: at + 8] + (size + 1).to_bytes(2) + good[at + 10 : at + 10 + size] + b"\0" + good[at + 10 + size :]
+    with pytest.raises(WireError, match="name and length disagree"):
+        read_response(bad)
+
+
+def test_owners_that_were_not_written_before_are_written_out_however_far_it_goes() -> None:
+    """A pointer reaches 16,383 bytes; further owners are repeated."""
+    asked = read_query(query("a.example"))
+    assert asked is not None
+    records = []
+    for n in range(420):
+        owner = name_to_wire(f"owner-{n}-{'x' * 40}.example")
+        records += [Record(owner, wire.A, 60, bytes(4)), Record(owner, wire.A, 60, bytes(4))]
+    target = name_to_wire("target.example")
+    records += [Record(asked.name, wire.CNAME, 60, target), Record(target, wire.A, 60, bytes(4))]
+    reply = write_reply(asked, wire.NOERROR, answers=records)
+    assert len(reply) > 0x4000 + 2000
+    got = read_response(reply)
+    assert [(record.name, record.data) for record in got.answers] == [(record.name, record.data) for record in records]
