@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 NESTED = 0x8000
 #: What an attribute can carry: its 16-bit length counts its own four header bytes.
@@ -45,6 +46,7 @@ def be64(kind: int, value: int) -> bytes:
     return attr(kind, _BE64.pack(value))
 
 
+@lru_cache(maxsize=1024)
 def text(kind: int, value: str) -> bytes:
     """A string that ends with a zero byte."""
     return attr(kind, value.encode() + b"\0")

@@ -97,6 +97,11 @@ class Watch:
     doubt: bool = False
     """Whether announcements were lost; only reading back tells what is there."""
     _socket: socket.socket | None = None
+    _made: socket.socket | None = None
+
+    def __post_init__(self) -> None:
+        # It must be born in the namespace, which takes a thread: not when the first rules are to be written.
+        self._made = netns.socket_in(self.namespace, socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
 
     @property
     def listening(self) -> bool:
@@ -107,7 +112,8 @@ class Watch:
         """Listen from now on; again: no effect."""
         if self._socket is not None:
             return
-        made = netns.socket_in(self.namespace, socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        made = self._made or netns.socket_in(self.namespace, socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        self._made = None
         try:
             made.bind((0, 0))
             _ignore(made, self.link.number)
@@ -123,9 +129,10 @@ class Watch:
 
     def close(self) -> None:
         """Stop listening."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        for one in (self._socket, self._made):
+            if one is not None:
+                one.close()
+        self._socket = self._made = None
 
     def changes(self) -> list[Change]:
         """What others changed since we were asked last, without waiting."""

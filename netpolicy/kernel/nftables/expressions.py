@@ -118,12 +118,14 @@ def lookup_missing(name: str, register: int = R) -> bytes:
     return expression("lookup", a.text(1, name), a.be32(2, register), a.be32(5, 1))
 
 
+@_remembered
 def add_to_set(name: str, register: int = R) -> bytes:
     """Put the key in the registers into the set, with a counter of its packets; where the set is full, end the rule."""
     counter = a.text(1, "counter"), a.nest(2, a.be64(1, 0), a.be64(2, 0))
     return expression("dynset", a.text(1, name), a.be32(3, 0), a.be32(4, register), a.nest(7, *counter))
 
 
+@_remembered
 def dispatch(name: str, register: int = R) -> bytes:
     """Take the verdict that the map holds for the key; go on to the next rule where it holds none."""
     return expression("lookup", a.text(1, name), a.be32(2, register), a.be32(3, _VERDICT))
@@ -174,6 +176,7 @@ def translated() -> tuple[bytes, ...]:
     return expression("ct", a.be32(1, R), a.be32(2, 2)), mask(dnat), compare(bytes(4), Cmp.NEQ)
 
 
+@_remembered
 def count(name: str) -> bytes:
     """Count the packet in a named counter."""
     return expression("objref", a.be32(1, 1), a.text(2, name))
@@ -235,11 +238,13 @@ def family_is(version: int) -> tuple[bytes, ...]:
     return meta(Meta.NFPROTO), compare(bytes([2 if version == 4 else 10]))
 
 
+@_remembered
 def interface_is(key: Meta, name: str) -> tuple[bytes, ...]:
     """The incoming or outgoing interface."""
     return meta(key), compare(interface_key(name))
 
 
+@_remembered
 def interface_begins(key: Meta, prefix: str) -> tuple[bytes, ...]:
     """The interface's name begins so."""
     return meta(key), compare(prefix.encode())
@@ -272,6 +277,7 @@ def load_destination(version: int) -> bytes:
     return payload(1, 16, 4) if version == 4 else payload(1, 24, 16)
 
 
+@_remembered
 def not_in(networks: tuple[Network, ...]) -> tuple[bytes, ...]:
     """The address in the registers lies in none of the networks (all of one family)."""
     found: list[bytes] = []

@@ -123,8 +123,13 @@ class Table:
 
     def add_rule(self, chain: str, *expressions: bytes | tuple[bytes, ...], comment: str = "") -> Message:
         """Append a rule; the comment (up to 253 bytes) is shown by ``nft list``."""
-        flat = b"".join(e if isinstance(e, bytes) else b"".join(e) for e in expressions)
-        body = a.text(1, self.name) + a.text(2, chain) + a.nest(4, flat)
+        parts: list[bytes] = []
+        for one in expressions:
+            if isinstance(one, bytes):
+                parts.append(one)
+            else:
+                parts += one
+        body = a.text(1, self.name) + a.text(2, chain) + a.nest(4, *parts)
         if comment:
             body += a.attr(7, userdata(comment))
         return self._message(Op.NEWRULE, body, f"add rule to {chain}", CREATE | APPEND)
