@@ -57,6 +57,8 @@ GROUPS: dict[str, Callable[[], str | None]] = {
 
 
 def pytest_configure() -> None:
+    # No test asks a provider of the real internet.
+    os.environ["NETPOLICY_REFRESH"] = "off"
     # A shell starts background jobs with Ctrl-C ignored, and every child would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

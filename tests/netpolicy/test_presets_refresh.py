@@ -25,7 +25,7 @@ from netpolicy.clock import SystemClock
 from netpolicy.errors import Exit, UserError
 from netpolicy.lab.authority import Authority
 from netpolicy.policy import Policy, load, parse
-from netpolicy.presets import copies, fetching
+from netpolicy.presets import copies, fetching, freshening
 from netpolicy.presets.copies import Copy, Damaged
 from netpolicy.presets.judging import Absurd, judged
 from netpolicy.presets.refreshing import refresh
@@ -104,6 +104,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Provider,
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache; where the copy of github will be."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv(freshening.VARIABLE, raising=False)
     return tmp_path / "cache" / "netpolicy" / "presets" / "github.json"
 
 
@@ -510,3 +511,37 @@ def test_tls_is_verified_by_default_and_the_real_clock_serves(provider: Provider
     assert ssl.create_default_context().verify_mode == ssl.CERT_REQUIRED
     provider.gives(answer())
     assert refresh("github", url=provider.url, clock=SystemClock()).fetched_at > NOW - 365 * DAY
+
+
+@pytest.mark.requirement("F5")
+def test_an_old_list_is_fetched_by_itself_once_a_day(provider: Provider, cache: Path) -> None:
+    provider.gives(answer(web=[*SHIPPED["web"][1:], "198.51.100.0/24"]))
+    assert freshening.due([presets.load("github"), presets.load("npm")], os.environ, NOW) == ("github",)
+    assert freshening.freshen(["github"], os.environ, clock=HeldClock(), url=provider.url) == {}
+    fetched = presets.load("github")
+    assert "198.51.100.0/24" in fetched.ranges
+    assert freshening.due([fetched], os.environ, NOW + DAY - 1) == ()
+    assert freshening.due([fetched], os.environ, NOW + DAY + 1) == ("github",)
+
+
+@pytest.mark.requirement("F5")
+def test_a_provider_that_cannot_be_had_is_left_alone_for_a_while(provider: Provider, cache: Path) -> None:
+    provider.answers["/meta"] = lambda handler: reply(handler, 503)
+    shipped = presets.load("github")
+    failed = freshening.freshen(["github"], os.environ, clock=HeldClock(), url=provider.url)
+    assert list(failed) == ["github"]
+    assert "503" in failed["github"]
+    assert presets.load("github") == shipped
+    assert freshening.due([shipped], os.environ, NOW + freshening.PATIENCE - 1) == ()
+    assert freshening.due([shipped], os.environ, NOW + freshening.PATIENCE + 1) == ("github",)
+    # A clock that was set back does not make the pause longer, and neither does a damaged note.
+    assert freshening.due([shipped], os.environ, NOW - DAY) == ("github",)
+    cache.with_suffix(".unreachable").write_text("yesterday")
+    assert freshening.due([shipped], os.environ, NOW) == ("github",)
+
+
+def test_nothing_is_fetched_where_that_is_switched_off_or_there_is_no_place_for_it() -> None:
+    github = presets.load("github")
+    assert freshening.due([github], {**os.environ, "NETPOLICY_REFRESH": "off"}, NOW) == ()
+    assert freshening.due([github], {}, NOW) == ()
+    assert freshening.freshen(["github"], {}, clock=HeldClock(), url="https://localhost:1/") != {}
