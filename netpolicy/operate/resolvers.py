@@ -1,10 +1,10 @@
 """Whose names does the gate see? Docker's own resolver, seen from inside its containers.
 
 Containers on a user-defined network ask 127.0.0.11, where dockerd listens. What it does not know itself it forwards: from the
-container's namespace, where the gate catches the query, or from the host's where the host's own resolver is on a loopback
-address (libnetwork, resolver.go, ``HostLoopback``). In that case names still resolve there, but the gate knows nothing of
-them, so not even an allowed name is opened. Which of both happens is not read out of files that differ between versions: a name
-that nobody has is asked for, and the gate is asked whether it has seen it.
+container's namespace, where the gate catches the query, or from the host's, where the host's own resolver is on a loopback address
+(and, in newer versions, on an IPv6 address while the container has no IPv6; moby, resolvconf.go, ``HostLoopback``). In that case names
+still resolve there, but the gate knows nothing of them, so not even an allowed name is opened. Which of both happens is not read out
+of files that differ between versions: a name that nobody has is asked for, and the gate is asked whether it has seen it.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def advice(lost: Sequence[Astray], attachment: Attachment) -> str:
     address = next((str(gateway) for gateway in attachment.gateways), "ADDRESS")
     return (
         f"{names}: names are asked of {servers}, which asks outside of the firewall (this machine's resolver is on a loopback "
-        f"address): allowed names resolve there, but do not open. Start the containers with a resolver that is not, such as "
-        f"this network's gateway: 'dns: [{address}]' in compose.yaml, or 'docker run --dns {address}'"
+        f"address, or one that the network has no way to): allowed names resolve there, but do not open. Start the containers "
+        f"with another resolver, such as this network's gateway: 'dns: [{address}]' in compose.yaml, or 'docker run --dns {address}'"
     )
 
 
