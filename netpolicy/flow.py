@@ -126,7 +126,7 @@ class Verdict(_Late):
         _SET_TELLER(verdict, teller)
         return verdict
 
-    if not TYPE_CHECKING:
+    if not TYPE_CHECKING:  # pragma: no branch
 
         def __getattr__(self, name: str) -> Any:
             if name not in ("explanation", "suggestion"):

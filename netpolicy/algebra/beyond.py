@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_network
 
-from netpolicy import spans
+from netpolicy import patterns, spans
 from netpolicy.algebra.normal import answerable, asked, common, effective, lifted, outward, plain
 from netpolicy.algebra.openings import Kind, Opening, at_host, at_name, at_network
 from netpolicy.algebra.pieces import Open, Piece, Told, without
@@ -117,9 +117,9 @@ def _at_region(
     for inner in regions.inside(name):
         if effective(subtract(services, found.get(inner, ()))):
             apart.append(inner)
-        elif not any(inner in regions.inside(outer) for outer in apart):
+        elif not any(patterns.within(inner, outer) for outer in apart):
             left[inner] = subtract(left[inner], services)
-    apart = [inner for inner in apart if not any(inner in regions.inside(outer) for outer in apart)]
+    apart = [inner for inner in apart if not any(patterns.within(inner, outer) for outer in apart if outer != inner)]
     example = at_name(regions.example(name), services)
     yield Opening(Kind.NAME, name, services, rule.origin, example, tuple(apart), since, rule.until)
 

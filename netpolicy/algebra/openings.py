@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from ipaddress import ip_address
+from typing import assert_never
 
 from netpolicy.algebra.normal import effective, outward
 from netpolicy.attachment import Attachment
@@ -78,6 +79,8 @@ class Opening:
                 return f"everything else{services and f' at {services}'}: the policy is off"
             case Kind.OBSERVED:
                 return "everything else: the policy is only observed, so that what it refuses passes"
+            case _:
+                assert_never(self.kind)
 
 
 @dataclass(frozen=True, slots=True)

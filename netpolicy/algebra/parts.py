@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from netpolicy import spans
 from netpolicy.algebra.normal import answerable, asked, common, effective, outward, plain
@@ -83,6 +84,8 @@ class Parts:
             case NameRule():
                 for region in self._around(rule.name):
                     yield self._of(region, services_of(rule))
+            case _:
+                assert_never(rule)
 
     def denied(self, rule: NameRule | RangeRule) -> Iterator[Part]:
         """What a rule denies of all that is opened."""

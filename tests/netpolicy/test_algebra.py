@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -16,9 +17,9 @@ from netpolicy.addresses import plain
 from netpolicy.algebra import HOST, Dead, Opening, dead
 from netpolicy.algebra.openings import timestamp
 from netpolicy.compile import written
-from netpolicy.flow import Flow
+from netpolicy.flow import Flow, Origin
 from netpolicy.policy import parse
-from netpolicy.ruleset import Learned, Ruleset
+from netpolicy.ruleset import Learned, NameRule, RangeRule, Ruleset
 from netpolicy.services import Service
 
 QUIET = dict.fromkeys(["anthropic", "claude", "github", "npm", "observability", "testing", "vercel"], False)
@@ -109,6 +110,7 @@ def ending(host: str, end: str | None) -> dict[str, Any]:
         ({**WILD, "deny": ["x.b.example.com"]}, {**WILD, "deny": ["*.b.example.com"]}, "www.b.example.com:443/tcp"),
         ({"allow": ["192.0.2.0/24:443"]}, {"allow": ["192.0.2.0/24:443"], "deny": ["192.0.2.128/25:400-500"]}, "192.0.2.128:443/tcp"),
         ({"allow": ["192.0.2.0/24:443"], "deny": ["192.0.2.128/25"]}, {"allow": ["192.0.2.0/25:443"]}, None),
+        ({"allow": ["192.0.2.0/24:443"], "deny": ["192.0.2.0/24:22"]}, {"allow": ["192.0.2.128/25:443"]}, "192.0.2.0:443/tcp"),
         (WILD, {**WILD, "deny": ["192.0.2.0/24"]}, "192.0.2.0:443/tcp"),
         (WILD, {**WILD, "deny": ["192.0.2.0/24:80"]}, None),
         ({**WILD, "deny": ["192.0.2.0/23"]}, {**WILD, "deny": ["192.0.2.0/24"]}, None),
@@ -187,6 +189,42 @@ def test_openings_have_a_beginning_and_an_end() -> None:
         "until 2028-02-01T00:00:00Z by allow[1]",
     ]
     assert timestamp(1e300).endswith(" seconds after 1970")
+
+
+HERE = Origin("p.json", "x", "x")
+
+
+def untidy(names: dict[str, tuple[Service, ...]], *networks: tuple[str, tuple[Service, ...]], **more: Any) -> Ruleset:
+    """A ruleset as it was not compiled."""
+    return Ruleset(
+        "p.json",
+        names=tuple(NameRule(name, services, HERE) for name, services in names.items()),
+        ranges=tuple(RangeRule(ip_network(network), services, HERE) for network, services in networks),
+        **more,
+    )
+
+
+def test_what_no_flow_can_use_is_no_opening() -> None:
+    web, dns, pair = (Service(6, 443, 443),), (Service(6, 53, 53),), (Service(6, 443, 444),)
+    assert told(diff(untidy({}), untidy({"Odd.example": web, "x.localhost": web, "a.example": dns})).reachable) == []
+    assert told(diff(untidy({}), untidy({}, ("127.0.0.0/8", web), ("192.0.2.0/24", dns))).reachable) == []
+    on, off = (untidy({"a.example": (*web, *dns)}, ("::/0", web), ipv6=on) for on in (True, False))
+    assert told(diff(off, on).reachable) == ["::/0 443/tcp by x"], "whatever resolves to it is open already"
+    old = untidy({}, ("192.0.2.0/25", web))
+    assert told(diff(old, untidy({}, ("192.0.2.0/24", web), ("198.51.100.0/24", pair))).reachable) == [
+        "192.0.2.128/25 443/tcp by x",
+        "198.51.100.0/24 443-444/tcp by x",
+    ]
+
+
+def test_regions_inside_what_is_not_meant_are_told_by_themselves() -> None:
+    pair, last = (Service(6, 80, 81),), (Service(6, 81, 81),)
+    old = untidy({"*.b.example.com": last}, denied_names=(NameRule("x.b.example.com", last, HERE),))
+    assert told(diff(old, untidy({"*.example.com": pair})).reachable) == [
+        "*.example.com 80-81/tcp, apart from *.b.example.com by x",
+        "*.b.example.com 80/tcp by x",
+        "x.b.example.com 81/tcp by x",
+    ]
 
 
 def test_switching_ipv6_on_is_one_opening() -> None:

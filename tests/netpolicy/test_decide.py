@@ -170,7 +170,25 @@ def test_a_name_is_allowed_where_every_address_of_it_is() -> None:
     assert told(verdict) == (True, "address")
     assert verdict.explanation.endswith("allows 443/tcp there, and b.example resolves to nothing else")
     assert told(ask("b.example:443", inside, outside)) == (False, "port")
+    assert told(ask("b.example:443", replace(inside, name="a.example"))) == (False, "port")
     assert told(ask("x.example:443", replace(inside, name="x.example"))) == (False, "dns")
+
+
+def test_no_rule_opens_what_never_leaves_the_link() -> None:
+    senseless = Ruleset(
+        "p", ranges=(ranged("127.0.0.1/32", HTTPS), ranged("224.0.0.0/8", HTTPS), ranged("0.0.0.0/0", HTTP))
+    )
+    assert told(ask("127.0.0.1:22", ruleset=senseless)) == (True, "local")
+    assert told(ask("224.0.0.1:443", ruleset=senseless)) == (False, "local")
+    assert told(ask("224.0.0.1:80", ruleset=senseless)) == (False, "local")
+    assert told(ask("0.0.0.1:80", ruleset=senseless)) == (False, "local")
+    assert told(ask("0.0.0.0:22", ruleset=senseless)) == (True, "local")
+    assert told(ask("255.255.255.255:80", ruleset=senseless)) == (False, "local")
+    assert told(ask("255.255.255.254:80", ruleset=senseless)) == (True, "address")
+    assert told(ask("224.0.0.1:80", Learned("a.example", ip_address("224.0.0.1"), (HTTP,), 60), ruleset=senseless)) == (
+        False,
+        "local",
+    )
 
 
 @pytest.mark.requirement("F7")
