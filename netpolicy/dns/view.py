@@ -102,10 +102,14 @@ class NameView:
         return found
 
     def _allowed(self, name: str, under: str | None) -> Allowed:
+        rules = self._ruleset.rules_for(name)
         denied = [s for rule in self._ruleset.denials_for(name) for s in rule.services]
-        ends = [rule.until for rule in self._ruleset.rules_for(name) if subtract(rule.services, denied)]
+        if denied:
+            rules = tuple(rule for rule in rules if subtract(rule.services, denied))
+        services = subtract((s for rule in rules for s in rule.services), denied)
+        ends = [rule.until for rule in rules]
         until = None if None in ends else max((end for end in ends if end is not None), default=None)
-        return Allowed(name, self._ruleset.services_of(name), until, under)
+        return Allowed(name, services, until, under)
 
 
 def _wire(name: str) -> bytes | None:

@@ -77,10 +77,10 @@ class Held:
         view = self.core.view
         return [] if view is None or view.open else self.core.table.entries(view, self.clock)
 
-    def adopt(self, ruleset: Ruleset) -> list[Learned]:
+    def adopt(self, ruleset: Ruleset, view: NameView) -> list[Learned]:
         """The kernel holds this ruleset now; see `DnsCore.adopt`."""
         self.ruleset = ruleset
-        return self.core.adopt(NameView(ruleset))
+        return self.core.adopt(view)
 
     def ask(self) -> None:
         """From now on what was applied waits to be confirmed, if its record says so."""

@@ -19,6 +19,7 @@ from netpolicy.clock import Clock
 from netpolicy.dns.listeners import SocketFactory
 from netpolicy.dns.servers import ServerList
 from netpolicy.dns.upstreams import Upstreams
+from netpolicy.dns.view import NameView
 from netpolicy.errors import UserError
 from netpolicy.gate.held import Held, chosen, hold
 from netpolicy.gate.state import Record, StateStore
@@ -116,9 +117,11 @@ class Keeper:
         record = held.record
         assert record.ruleset is not None
         ruleset = record.ruleset.at(self.clock.now())
+        # In a thread: with thousands of names it takes longer than others should wait for their DNS.
+        view = await asyncio.to_thread(NameView, ruleset)
         async with held.service.hold():
             await self.worker.run(self.enforcer.apply, record.attachment, ruleset, record.dns_port)
-            kept = held.adopt(ruleset)
+            kept = held.adopt(ruleset, view)
             still = {"listen"} if resolution is not None else {"listen", "names"}
             held.trouble = {subject: text for subject, text in held.trouble.items() if subject in still}
             if resolution is not None:
@@ -235,4 +238,5 @@ async def resolved(ruleset: Ruleset, upstreams: Upstreams, seconds: float) -> Re
     """The names of a ruleset; none where the policy is off, for then nothing is learned."""
     if ruleset.mode == "off" or seconds <= 0:
         return _NOTHING
-    return await resolve(ruleset.exact_names, upstreams, seconds=seconds, ipv6=ruleset.ipv6)
+    names = await asyncio.to_thread(lambda: ruleset.exact_names)
+    return await resolve(names, upstreams, seconds=seconds, ipv6=ruleset.ipv6)
