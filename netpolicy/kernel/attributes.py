@@ -6,8 +6,20 @@ Lengths and types are in the machine's byte order; netfilter's numbers inside ar
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
+
+
+class MalformedError(ValueError):
+    """What came is not what the kernel writes."""
+
+
+class Fields(dict[int, memoryview]):
+    """Attributes by type. One that is missing raises `MalformedError`; ``get`` asks without."""
+
+    def __missing__(self, kind: int) -> memoryview:
+        raise MalformedError(f"netlink: an attribute of type {kind} is missing")
+
 
 NESTED = 0x8000
 #: What an attribute can carry: its 16-bit length counts its own four header bytes.
@@ -64,9 +76,9 @@ def walk(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
         offset += (length + 3) & ~3
 
 
-def table(data: bytes | memoryview) -> Mapping[int, memoryview]:
+def table(data: bytes | memoryview) -> Fields:
     """The attributes in `data` by type; of repeated ones the last."""
-    return dict(walk(data))
+    return Fields(walk(data))
 
 
 def number(payload: bytes | memoryview) -> int:

@@ -77,9 +77,10 @@ class KernelError(Exception):
 class Netlink:
     """A netlink socket of one namespace; usable from any thread, one request at a time."""
 
-    def __init__(self, namespace: Namespace = None) -> None:
+    def __init__(self, namespace: Namespace = None, *, made: socket.socket | None = None) -> None:
+        """On a socket of the namespace, or on one that was made already."""
         try:
-            self._socket = netns.socket_in(namespace, socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+            self._socket = made or netns.socket_in(namespace, socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
         except OSError as error:
             raise UserError(
                 "kernel-missing", f"this kernel has no netfilter netlink: {error.strerror}", exit_status=Exit.MISSING

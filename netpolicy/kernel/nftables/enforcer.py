@@ -14,6 +14,7 @@ from netpolicy.clock import Clock, SystemClock
 from netpolicy.errors import Exit, UserError
 from netpolicy.flow import Address
 from netpolicy.kernel import flows
+from netpolicy.kernel.attributes import MalformedError
 from netpolicy.kernel.netlink import KernelError, refuse
 from netpolicy.kernel.netns import Namespace
 from netpolicy.kernel.nftables import chains
@@ -178,3 +179,5 @@ def _refusing(what: str) -> Iterator[None]:
         yield
     except KernelError as error:
         refuse(error, f"cannot {what}")
+    except MalformedError as error:
+        raise UserError("kernel-refused", f"cannot {what}: the kernel's answer cannot be read: {error}") from error

@@ -9,6 +9,7 @@ Every element carries the names it was learned for as its comment, so a restarte
 from __future__ import annotations
 
 import math
+import re
 import struct
 import weakref
 from collections.abc import Iterable, Mapping
@@ -27,6 +28,12 @@ from netpolicy.services import Service
 LIMIT = 65536
 #: A label that no name has.
 _ANYBODY = "\0"
+
+
+_NAME = re.compile(
+    r"(?:n(?P<n>[46])_(?P<single>[a-z0-9]+))|"
+    r"(?:w(?P<w>[46])_(?P<spans>[a-z0-9]+)_(?P<protocol>[0-9]{1,3})_(?P<first>[0-9]{1,5})_(?P<last>[0-9]{1,5}))"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +68,12 @@ class Slot:
     @classmethod
     def parse(cls, name: str, attachment_id: str) -> Slot | None:
         """Read a set's name; None where it is not one of this attachment's."""
-        for version in (4, 6):
-            if name == f"n{version}_{attachment_id}":
-                return cls(version, None)
-            prefix = f"w{version}_{attachment_id}_"
-            if name.startswith(prefix):
-                protocol, first, last = (int(part) for part in name.removeprefix(prefix).split("_"))
-                return cls(version, Service(protocol, first, last))
-        return None
+        found = _NAME.fullmatch(name)
+        if found is None or attachment_id not in (found["single"], found["spans"]):
+            return None
+        if found["n"] is not None:
+            return cls(int(found["n"]), None)
+        return cls(int(found["w"]), Service(int(found["protocol"]), int(found["first"]), int(found["last"])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,8 @@ def read(slot: Slot, elements: Iterable[Mapping[int, memoryview]]) -> dict[Entry
     for one in elements:
         key = bytes(a.table(one[1])[1])
         service = slot.service
+        if len(key) != width + (8 if service is None else 0):
+            raise a.MalformedError(f"netlink: a key of {len(key)} bytes in a set of learned addresses")
         if service is None:
             protocol, port = struct.unpack_from(">BxxxH", key, width)
             service = Service(protocol, port, port)

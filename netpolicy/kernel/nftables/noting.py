@@ -64,6 +64,8 @@ def read(version: int, elements: Iterable[Mapping[int, memoryview]]) -> Iterator
     width = 4 if version == 4 else 16
     for one in elements:
         key = bytes(a.table(one[1])[1])
+        if len(key) != width + 8:
+            raise a.MalformedError(f"netlink: a key of {len(key)} bytes in a set of refusals")
         protocol, port = struct.unpack_from(">BxxxH", key, width)
         # A single expression, or a list of them: the kernel writes whichever the rule was given.
         counter = a.table(one[7]) if 7 in one else a.table(a.table(one[11])[1])
