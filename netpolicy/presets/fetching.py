@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import ssl
+import threading
 import urllib.error
 import urllib.request
 
@@ -14,6 +15,7 @@ LARGEST_BYTES = 8 << 20
 #: For one step of the connection; the whole has a limit of its own.
 _STEP_SECONDS = 10.0
 _PIECE = 1 << 16
+_TOO_LONG = "the answer took too long"
 
 
 class Unreachable(OSError):
@@ -31,9 +33,28 @@ def fetch(url: str, *, seconds: float, clock: Clock) -> bytes:
     Raises:
         Unreachable: with the reason.
     """
-    deadline = clock.monotonic() + seconds
     if not url.startswith("https://"):
         raise Unreachable("only https:// addresses are fetched")
+    found: list[bytes | Unreachable] = []
+
+    def work() -> None:
+        try:
+            found.append(_get(url, seconds, clock))
+        except Unreachable as error:
+            found.append(error)
+
+    # Looking a name up and reading headers have no limit of their own. Whoever is left behind ends with its own deadlines.
+    thread = threading.Thread(target=work, name="netpolicy-fetch", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    answer = found[0] if found else Unreachable(_TOO_LONG)
+    if isinstance(answer, Unreachable):
+        raise answer
+    return answer
+
+
+def _get(url: str, seconds: float, clock: Clock) -> bytes:
+    deadline = clock.monotonic() + seconds
     request = urllib.request.Request(url, headers={"User-Agent": "netpolicy", "Accept": "application/json"})
     try:
         with _opener().open(request, timeout=min(_STEP_SECONDS, seconds)) as response:
@@ -53,7 +74,7 @@ def _body(response: http.client.HTTPResponse, deadline: float, clock: Clock) -> 
         if len(found) > LARGEST_BYTES:
             raise Unreachable(f"the answer is larger than {LARGEST_BYTES >> 20} MiB")
         if clock.monotonic() > deadline:
-            raise Unreachable("the answer took too long")
+            raise Unreachable(_TOO_LONG)
     if response.length:
         raise Unreachable("the answer broke off")
     return bytes(found)

@@ -261,6 +261,16 @@ def test_what_cannot_be_fetched_says_why_and_changes_nothing(
     assert not cache.exists()
 
 
+def test_an_answer_that_does_not_come_is_given_up(provider: Provider) -> None:
+    over = threading.Event()
+    provider.answers["/meta"] = lambda _handler: over.wait(10) and None
+    try:
+        assert "took too long" in refusal(provider, "fetch-failed", seconds=0.2).message
+        assert not over.is_set()
+    finally:
+        over.set()
+
+
 def test_an_answer_that_never_comes_to_its_end_is_given_up(provider: Provider) -> None:
     provider.answers["/meta"] = _endless
     assert "the answer took too long" in refusal(provider, "fetch-failed", clock=HeldClock(20.0)).message
@@ -545,3 +555,15 @@ def test_nothing_is_fetched_where_that_is_switched_off_or_there_is_no_place_for_
     assert freshening.due([github], {**os.environ, "NETPOLICY_REFRESH": "off"}, NOW) == ()
     assert freshening.due([github], {}, NOW) == ()
     assert freshening.freshen(["github"], {}, clock=HeldClock(), url="https://localhost:1/") != {}
+
+
+def test_an_attempt_that_cannot_be_noted_is_only_made_sooner(
+    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    provider.answers["/meta"] = lambda handler: reply(handler, 503)
+    failed = freshening.freshen(["github"], os.environ, clock=HeldClock(), url=provider.url)
+    assert list(failed) == ["github"]
+    assert freshening.due([presets.load("github")], os.environ, NOW) == ("github",)
