@@ -23,7 +23,7 @@ from netpolicy.services import EVERY, Service
 
 WEB = (Service(6, 80, 80), Service(6, 443, 443))
 SERVICES = (WEB, WEB[1:], (Service(6, 22, 22), *WEB), (Service(6, 8000, 8010), Service(17, 443, 443)))
-PORTS = (443, 443, 443, 80, 22, 8080)
+PORTS = (443, 443, 443, 443, 80, 22)
 #: The scan is slow; of this many flows one is measured.
 EVERY_NTH = 20
 
@@ -39,7 +39,7 @@ def policy(chance: random.Random) -> Ruleset:
         name.replace("*", "internal") if n % 2 else f"tracker{n}.example.net" for n, name in enumerate(names[::5])
     ]
     bases = [chance.getrandbits(32) >> 8 << 8 for _ in range(200)]
-    networks = [ip_network((base | 1 << 31, 24)) for base in bases]
+    networks = [ip_network((base & 0x3FFFFFFF | 1 << 31, 24)) for base in bases]
     networks += [ip_network(((0x20010DB8 << 96) | (chance.getrandbits(32) << 64), 64)) for _ in range(100)]
     holes = [next(network.subnets(prefixlen_diff=2)) for network in networks[::3]]
     return Ruleset(
@@ -57,15 +57,15 @@ def flows(ruleset: Ruleset, chance: random.Random, many: int) -> list[Flow]:
     def made() -> Iterator[Flow]:
         while True:
             port, kind = chance.choice(PORTS), chance.random()
-            if kind < 0.25:
-                rule = chance.choice((*ruleset.names, *ruleset.denied_names))
+            if kind < 0.4:
+                rule = chance.choice(ruleset.names)
                 yield Flow(6, port, rule.name.replace("*", f"host{chance.getrandbits(30)}"))
             elif kind < 0.5:
                 yield Flow(6, port, f"host{chance.getrandbits(30)}.zone{chance.randrange(1000)}.example.org")
-            elif kind < 0.85:
-                network = chance.choice((*ruleset.ranges, *ruleset.denied_ranges)).network
-                yield Flow(6, port, address=network[chance.randrange(64)])
-            elif kind < 0.95:
+            elif kind < 0.92:
+                network = chance.choice(ruleset.ranges).network
+                yield Flow(6, port, address=network[chance.randrange(256)])
+            elif kind < 0.97:
                 yield Flow(6, port, address=IPv4Address(chance.getrandbits(32)))
             else:
                 yield Flow(6, port, address=IPv6Address((0x20010DB8 << 96) | chance.getrandbits(96)))
