@@ -7,7 +7,7 @@ Inside is a throw-away neighbour on the bridge, with an address that nobody has;
 are those of the policy (verify), or of --policy. Nothing is changed; the result is shown by 'netpolicy status' too.
 
 Exit status 0: it holds (what could not be proven is said); 1: with --strict, not everything is proven; 3: nothing can be plugged in
-there (no bridge, no --from); 5: something that the policy blocks was reached.
+there (no bridge, no --from), or the policy blocks nothing (it is observed or off); 5: something that the policy blocks was reached.
 """
 
 from __future__ import annotations

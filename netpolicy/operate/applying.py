@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from netpolicy.attachment import Attachment
-from netpolicy.errors import UserError
+from netpolicy.errors import Exit, UserError
 from netpolicy.flow import Flow
 from netpolicy.gate.client import GateClient
 from netpolicy.gate.protocol import State
@@ -141,6 +141,11 @@ def verify(gate: GateClient, state: State, settings: Plan, way: Way) -> Outcome:
     ruleset, before = shown.ruleset, shown.state
     if ruleset is None:
         raise UserError("cannot-verify", f"{attachment.name} is locked: there is no policy in force to be proven")
+    if ruleset.mode != "enforce":
+        said = "only observed" if ruleset.mode == "observe" else "switched off"
+        raise UserError(
+            "cannot-verify", f"the policy of {attachment.name} is {said}: it blocks nothing", exit_status=Exit.MISSING
+        )
 
     def permits(flow: Flow) -> bool:
         return gate.check(attachment.id, flow).allowed
@@ -148,10 +153,9 @@ def verify(gate: GateClient, state: State, settings: Plan, way: Way) -> Outcome:
     taken = docker.addresses(way.network) if way.network else ()
     with proving.inside(attachment, namespace=way.namespace, within=way.within, taken=taken) as place:
         report = proving.prove(place, ruleset, settings, permits, seconds=way.seconds)
-    if ruleset.mode != "off":  # then nothing is in the way, and no name is counted
-        found = doubts.of(gate, before, report, way.network)
-        if found:
-            weaker = "degraded" if report.state == "verified" else report.state
-            report = replace(report, state=weaker, reasons=(*report.reasons, *found))
+    found = doubts.of(gate, before, report, way.network)
+    if found:
+        weaker = "degraded" if report.state == "verified" else report.state
+        report = replace(report, state=weaker, reasons=(*report.reasons, *found))
     held = gate.verified(attachment.id, ruleset.id, report.to_json())
     return Outcome(held, report, network=way.network_name)

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,6 +68,8 @@ def forget(home: Home) -> bool:
             _uninstall(home.table, netns, cast(Backend, hello.backend))
         for path in (home.background, home.socket):
             path.unlink(missing_ok=True)
+        if netns:
+            shutil.rmtree(home.state, ignore_errors=True)  # there will be no such namespace again
         return True
 
 

@@ -75,20 +75,18 @@ def of_namespace(beside: Home, inode: int, path: str) -> Home:
 
 
 def all_of(main: Home) -> Iterator[Home]:
-    """The home itself, and those of namespaces beside it that still exist."""
+    """The home itself, and those of namespaces beside it; `netns` is empty where the namespace can be opened no more."""
     yield main
     for path in sorted(main.socket.parent.glob(f"{main.socket.stem}-ns-*.sock")):
         name = path.stem.removeprefix(f"{main.socket.stem}-")
         found = Home(path, main.state / name, main.table)
-        opens = _opens(found, name.removeprefix("ns-"))
-        if opens is not None:
-            yield replace(found, netns=opens)
+        yield replace(found, netns=_opens(found, name.removeprefix("ns-")))
 
 
-def _opens(found: Home, inode: str) -> str | None:
-    """What opens the namespace of a gate that we have started; None where it is gone."""
+def _opens(found: Home, inode: str) -> str:
+    """What opens the namespace of a gate that we have started; empty where nothing does."""
     try:
         path = str(json.loads(found.background.read_text())["netns"])
-        return path if str(Path(path).stat().st_ino) == inode else None
+        return path if str(Path(path).stat().st_ino) == inode else ""
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return ""

@@ -61,16 +61,22 @@ def look(main: Home, *, start: bool) -> Machine:
     for home in homes.all_of(main):
         remembered = gates.remembers(home)
         try:
-            with gates.talk(home, start=start and remembered) as gate:
+            with gates.talk(home, start=start and remembered and home.netns != "") as gate:
                 status = gate.status()
         except UserError as error:
             if error.code != "gate-unreachable" or (remembered and home == main):
                 raise
-            if remembered:
+            if remembered and home.netns != "":
                 problems.append(f"{error.message}: what it held in its namespace is as it was left")
             continue
         found.append((home, status.gate))
         problems += status.problems
+        if home.netns == "":
+            # The gate itself holds it open; nobody else is in there, or can get there.
+            problems += (
+                f"{state.attachment.id}: its namespace has gone; 'netpolicy detach {state.attachment.id}' ends its gate"
+                for state in status.attachments
+            )
         held += (
             Held(home, status.gate, state, notes.find(home, state.attachment.id, state.ruleset))
             for state in status.attachments

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 import subprocess
 
 import pytest
 from operatekit import Operator, reaches
 
+from netpolicy.kernel import netns
 from netpolicy.lab import Lab
 from netpolicy.lab.lab import Workload
 
@@ -66,3 +68,19 @@ def test_a_bridge_and_a_namespace_are_listed_together(
     assert len({row["socket"] for row in rows["gates"]}) == 2
     assert operator.run("detach", "room", "--yes", "--json").json["stopped"] != []
     assert [row["id"] for row in operator.run("status", "--json").json["attachments"]] == ["brwork"]
+
+
+def test_a_namespace_that_has_gone_leaves_a_gate_that_can_be_ended(operator: Operator) -> None:
+    name = f"npt-{secrets.token_hex(4)}"
+    netns.create(name)
+    try:
+        (done,) = operator.run("attach", "--output", "--netns", name, operator.policy(), "--no-verify", "--json").json[
+            "attachments"
+        ]
+    finally:
+        netns.delete(name)
+    told = operator.run("status", "--json").json
+    assert told["problems"] == [f"{done['id']}: its namespace has gone; 'netpolicy detach {done['id']}' ends its gate"]
+    assert len(operator.run("detach", done["id"], "--yes", "--json").json["stopped"]) == 1
+    assert operator.run("status").text == "nothing is attached"
+    assert not list(operator.state.glob("ns-*"))

@@ -140,6 +140,20 @@ def test_only_root_may(operator: Operator, box: Workload) -> None:
     assert json.loads(done.text)["error"]["code"] == "not-permitted"
 
 
+def test_a_policy_that_blocks_nothing_is_said_to(lab: Lab, operator: Operator, box: Workload) -> None:
+    open_to_all = lab.site("open.example")
+    text = operator.run("attach", "--bridge", "br-work", operator.policy(mode="observe")).text
+    assert "firewall  observed only, nothing is refused: 0 names (" in text
+    assert "state     not verified: the policy of br-work is only observed: it blocks nothing" in text
+    assert reaches(lab, box, open_to_all)
+    shown = operator.run("status", "brwork").text
+    assert "would be refused" in shown
+    assert "open.example (name)" in shown
+    operator.run("apply", operator.policy(mode="off"), "--no-verify")
+    assert operator.run("status").text.count("OFF: everything may leave") == 1
+    assert operator.run("verify", "--json", status=3).json["error"]["code"] == "cannot-verify"
+
+
 REFUSED = [
     (["--bridge", "nothing0"], 3, "link-missing"),
     (["--interface", "up0"], 2, "bad-interface"),
