@@ -9,9 +9,9 @@ from cspace_mcp.config import load
 from cspace_mcp.results import Check, Diagnosis
 from netpolicy.errors import UserError
 from netpolicy.policy import find
-from sidecars import gate, images
+from sidecars import gate, hostcheck, images
 from sidecars.engine import Engine
-from sidecars.instance import assess, list_instances
+from sidecars.instance import Phase, assess, list_instances
 from sidecars.project import Project
 from sidecars.workspace import inspect
 
@@ -24,7 +24,7 @@ def examine(directory: Path, environ: Mapping[str, str]) -> Diagnosis:
         reached = _tried("docker engine", lambda: _engine(engine))
         checks.append(reached)
         if reached.state != "failed":
-            for name, look in (("images", _images), ("gate", _gate), ("instances", _instances)):
+            for name, look in (("images", _images), ("gate", _gate), ("host", _host), ("instances", _instances)):
                 checks.append(_tried(name, lambda look=look: look(engine)))  # type: ignore[misc]  # mypy: cannot infer
     return Diagnosis(checks=checks)
 
@@ -87,6 +87,36 @@ def _gate(engine: Engine) -> Check:
         f"guards {len(status.attachments)} of its networks, resolvers {resolvers}"
     )
     return Check(name="gate", state="ok", message=message)
+
+
+def _host(engine: Engine) -> Check:
+    """What of the host itself is in the way of the gate, or of the rules."""
+    found = gate.find(engine)
+    if found is None or not found.running:
+        return Check(name="host", state="ok", message="looked at once the gate runs")
+    with gate.conversation(engine, found) as client:
+        prefix = client.hello().prefix or gate.PREFIX
+    routed = hostcheck.source_routes(engine, found.id, prefix)
+    if routed:
+        settings = " ".join(f"net.ipv4.conf.{name}.accept_source_route=0" for name in ("all", *routed))
+        message = f"packets that name their own way are taken from {', '.join(routed)}: they may go past the rules"
+        return Check(name="host", state="warning", message=message, hint=f"sysctl -w {settings}")
+    inside = [i for i in list_instances(engine) if i.phase in _RUNNING and i.firewall.state in _ANSWERING]
+    if not inside:
+        return Check(name="host", state="ok", message="no source routing; its firewall is tried once an instance runs")
+    silent = hostcheck.unanswered(engine, inside[0])
+    if silent:
+        rules = "; ".join(rule.format(prefix=prefix) for rule in hostcheck.ACCEPTS)
+        message = (
+            f"the gate does not get the questions of {inside[0].project}/{inside[0].name} to {', '.join(silent)}: no name "
+            "resolves there; a firewall of the host (ufw, for one) drops what comes from bridges"
+        )
+        return Check(name="host", state="warning", message=message, hint=f"{rules} (docs/images.md has it for ufw)")
+    return Check(name="host", state="ok", message="no source routing; its firewall lets questions through to the gate")
+
+
+_RUNNING = (Phase.READY, Phase.DEGRADED)
+_ANSWERING = ("enforced", "observed", "off")
 
 
 def _instances(engine: Engine) -> Check:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cspace_mcp import diagnosis, running, views
-from cspace_mcp.config import Config, load, project_name
+from cspace_mcp.config import Config, host_settings, load, project_name
 from cspace_mcp.results import (
     Destruction,
     Diagnosis,
@@ -60,7 +60,7 @@ class HostService:
     def spawn(self, request: Spawn, report: Reporter) -> Instance:
         """See `Service`. The images are built first, where they are missing or out of date."""
         config, project = self._configured(request.policy_file)
-        seconds = self._verify_seconds()
+        seconds, prefix = self._verify_seconds(), host_settings(self._environ).gate.prefix
         name = names.parse(request.name) if request.name is not None else None
         # What is wrong here would be found later too, but only after minutes of building.
         workspace.inspect(project.root, name.branch if name else None)
@@ -70,7 +70,7 @@ class HostService:
             older: list[str] = []
             image, _ = images.ensure_all(engine, report, older=older.append)
             spec = _spec(config, request, ruleset, image.tags[0] if image.tags else image.id)
-            spec = replace(spec, shortcomings=tuple(older), build=BuildOptions(keep_stale=True))
+            spec = replace(spec, shortcomings=tuple(older), build=BuildOptions(keep_stale=True), prefix=prefix)
             spec = spec if seconds is None else replace(spec, verify_seconds=seconds)
             return views.instance(instances.up(engine, project, spec, report))
 

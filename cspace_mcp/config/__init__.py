@@ -6,7 +6,18 @@ Objects merge, lists and scalars replace; the local file wins. Keys exist here o
 
 from __future__ import annotations
 
+from cspace_mcp.config.host import HostSettings, host_settings
 from cspace_mcp.config.load import Config, load, project_name
 from cspace_mcp.config.model import Container, Document, Gate, ProjectSection
 
-__all__ = ["Config", "Container", "Document", "Gate", "ProjectSection", "load", "project_name"]
+__all__ = [
+    "Config",
+    "Container",
+    "Document",
+    "Gate",
+    "HostSettings",
+    "ProjectSection",
+    "host_settings",
+    "load",
+    "project_name",
+]

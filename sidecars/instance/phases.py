@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from netpolicy.clock import SystemClock
-from netpolicy.errors import UserError
+from netpolicy.errors import Exit, UserError
 from netpolicy.gate.protocol import State
 from sidecars import gate, names, networks, workspace
+from sidecars.engine import INSTANCE
 from sidecars.instance.box import ContainerBox
 from sidecars.instance.making import Making, made
 from sidecars.instance.model import Phase
@@ -42,6 +43,7 @@ def reserve(m: Making) -> None:
 def lock(m: Making) -> None:
     """Have the gate refuse everything from the network, before anything is on it."""
     network = made(m.network)
+    _one_prefix(m)
     m.handle = gate.ensure(
         m.engine, m.reporter, prefix=m.spec.prefix, options=m.spec.build, older=m.shortcomings.append
     )
@@ -58,6 +60,19 @@ def lock(m: Making) -> None:
             m.undo.add("the gate's attachment", by_hand, lambda: _detach(m, wanted.id))
         with held():
             m.state = client.attach(wanted)
+
+
+def _one_prefix(m: Making) -> None:
+    """Refuse to have a gate that would no longer lock the networks of instances that exist."""
+    known = [networks.of(info) for info in m.engine.networks.list({INSTANCE: None})]
+    others = sorted(network.name for network in known if not network.interface.startswith(m.spec.prefix))
+    if others:
+        raise UserError(
+            "prefix-in-use",
+            f"the interfaces of {', '.join(others)} do not begin with {m.spec.prefix!r}, and one gate locks one prefix",
+            hint="Remove those instances ('cspace list --all'), or set gate.prefix of this machine back.",
+            exit_status=Exit.CONFLICT,
+        )
 
 
 def _under_other_rules(m: Making, state: State) -> bool:

@@ -81,6 +81,64 @@ def test_a_firewall_that_is_off_is_said_everywhere(checkout: Checkout) -> None:
     assert checkout.json("list")["instances"][0]["firewall"]["state"] == "off"
 
 
+@pytest.mark.requirement("F7")
+def test_a_firewall_that_only_observes_is_said_everywhere(checkout: Checkout) -> None:
+    site = checkout.machine.lab.site()
+    checkout.configure(firewall={**ONLY, "mode": "observe"})
+    talk = ("curl", "-sS", "--max-time", "5", "-o", "/dev/null", f"http://{site.v4}:8080/")
+    up = checkout.cspace("up", "--no-claude").text
+    assert "OBSERVED ONLY: everything may leave" in up
+    checkout.cspace("exec", "mercury", "--", *talk)
+    assert checkout.machine.lab.receiver.arrived(site.v4, 8080)
+    assert "packets would have been refused" in checkout.cspace("list").text
+    assert "the firewall only OBSERVES" in checkout.cspace("list").text
+    (line,) = [check for check in checkout.json("doctor")["checks"] if check["name"] == "instances"]
+    assert (line["state"], "only OBSERVES" in line["message"]) == ("warning", True)
+    (listed,) = checkout.json("list")["instances"]
+    assert (listed["firewall"]["state"], listed["firewall"]["refused"] >= 1) == ("observed", True)
+    checkout.machine.lab.receiver.forget()
+    checkout.configure(firewall=ONLY)
+    assert "enforced, 1 names" in checkout.cspace("up", "--no-claude", "mercury").text
+    status = checkout.cspace("exec", "mercury", "--", *talk, ok=range(256)).status
+    assert not checkout.machine.lab.receiver.arrived(site.v4, 8080)
+    assert status == 7, "curl could not connect"
+
+
+@pytest.mark.requirement("F6")
+def test_a_policy_of_everything_the_language_has_works_in_an_instance(checkout: Checkout) -> None:
+    lab = checkout.machine.lab
+    good, bad, browsers = (lab.site(f"{name}.wild.example") for name in ("good", "bad", "browsers"))
+    dated, other = lab.site(), lab.site()
+    allow = [
+        "*.wild.example",
+        {"host": dated.name, "expires": "2099-01-31", "reason": "until the migration is done"},
+        {"host": other.name, "expires": "2001-01-31"},
+        {"host": f"{browsers.v4}", "ports": ["8080/tcp"], "roles": ["browser"]},
+    ]
+    checkout.configure(
+        firewall={**ONLY, "allow": allow, "deny": ["bad.wild.example"], "ipv6": False, "on_drift": "lock"}
+    )
+    up = checkout.cspace("up", "--no-claude").text
+    assert "the next rule ends 2099-02-01 00:00 UTC" in up
+    assert "degraded" in up, "a rule that has ended is left out with a warning"
+    (listed,) = checkout.json("list")["instances"]
+    assert listed["firewall"]["ends_at"] == "2099-02-01T00:00:00+00:00"
+    fetch = ("curl", "-sS", "--max-time", "5", "-o", "/dev/null")
+    reached = {
+        target: checkout.cspace("exec", "mercury", "--", *fetch, target, ok=range(256)).status == 0
+        for target in (
+            f"http://{good.name}/", f"http://{dated.name}/", f"http://{bad.name}/", f"http://{other.name}/",
+            f"http://{browsers.v4}:8080/", f"http://[{good.v6}]/",
+        )
+    }  # fmt: skip
+    assert list(reached.values()) == [True, True, False, False, False, False], reached
+    for site in (good, dated):
+        assert lab.receiver.arrived(site.v4, 80)
+    for site in (bad, other, browsers):
+        assert not lab.receiver.arrived(site.v4)
+    assert not lab.receiver.arrived(good.v6)
+
+
 def test_the_keys_of_container_have_their_effects(checkout: Checkout) -> None:
     container = {"environment": {"GREETING": "hello"}, "memory": "1g", "cpus": 0.5, "pids": 200}
     checkout.configure(firewall=ONLY, container=container)
@@ -216,8 +274,9 @@ def test_doctor_finds_nothing_wrong(checkout: Checkout, tmp_path: Path) -> None:
     found = checkout.json("doctor")
     assert found["healthy"], found
     assert [check["name"] for check in found["checks"]] == [
-        "configuration", "repository", "docker engine", "images", "gate", "instances",
+        "configuration", "repository", "docker engine", "images", "gate", "host", "instances",
     ]  # fmt: skip
+    assert " by nftables, guards 1 of its networks" in found["checks"][4]["message"]
     checkout.configure(firewall={"domain": []})
     found = checkout.json("doctor", ok=(Exit.FAILED,))
     assert [check["name"] for check in found["checks"] if check["state"] == "failed"] == ["configuration"]
