@@ -32,14 +32,6 @@ _LINK_NEEDS: Final = (133, 135, 136, 131, 132, 143)
 #: What never leaves the link, and is no policy's business: groups, everybody, neighbours without an address.
 _LINK: Final = tuple(block for block in UNROUTABLE if not block.is_loopback)
 _DNS: Final = (Service(17, 53, 53), Service(6, 53, 53))
-OWN_CHAINS: Final = {
-    "forward": {
-        "raw": ("src",),
-        "mangle": ("src", "out", "in", "host", "note", "no"),
-        "nat": ("dns", "nat"),
-    },
-    "output": {"filter": ("out", "note", "no"), "nat": ("dns",)},
-}
 
 
 def check(attachment: Attachment) -> None:

@@ -69,7 +69,6 @@ class IpsetEnforcer:
             if prefix is not None:
                 chains.check_prefix(prefix)
             self._in.install(prefix)
-            self._in.forget_ranges()
 
     def uninstall(self) -> None:
         """Remove our chains, the jumps to them and our sets, and with them every attachment's rules."""
@@ -81,16 +80,16 @@ class IpsetEnforcer:
         with self._doing(what := f"lock {attachment.name}"):
             inside = self._in
             _, scripts = inside.placed(attachment)
-            inside.make_notes(attachment, inside.sets.headers())
+            inside.stock.make_notes(attachment, inside.sets.headers())
             for version, script in scripts.items():
                 inside.writer(attachment, version).lock(script)
-            inside.write(scripts, SHUTTING)
+            inside.write(attachment, scripts, SHUTTING)
             inside.applied.pop(attachment.id, None)
             if inside.disturbed(attachment.id):
-                inside.forget_learned(attachment.id, ())
-            inside.forget_ranges()
+                inside.stock.forget_learned(attachment.id)
+            inside.stock.forget_ranges()
         with _refusing(what):
-            flows.cut_all(inside.tracking, attachment, inside.own(attachment), inside.bar)
+            flows.cut_all(inside.tracking, attachment, inside.own(attachment), inside.stock.bar)
         with self._doing(what):
             inside.cut(attachment.id)
 
@@ -110,25 +109,25 @@ class IpsetEnforcer:
             uncut = inside.disturbed(attachment.id) or inside.names.uncut(attachment.id) in headers
             same = current is ruleset and marks == {mark} and not uncut
             if not same:
-                inside.mark_uncut(attachment.id)
-            inside.make_notes(attachment, headers)
+                inside.stock.mark_uncut(attachment.id)
+            inside.stock.make_notes(attachment, headers)
             looks = {version: Looks.of(current, version) for version in scripts}
-            inside.make_ranges((one for found in looks.values() for one in found.sets()), headers)
-            known = inside.known(attachment.id, inside.entries(attachment.id))
+            inside.stock.make_ranges((one for found in looks.values() for one in found.sets()), headers)
+            known = inside.known(attachment.id, inside.stock.entries(attachment.id))
             opened = learning.opened(current, known, now)
-            sets = inside.make_learned(attachment.id, current, headers, opened)
+            sets = inside.stock.make_learned(attachment.id, current, headers, opened)
             for version, script in scripts.items():
                 here = {slot: name for slot, name in sets.items() if slot.version == version}
                 new = Enforced(current, mark, dns_port, looks[version], here)
                 inside.writer(attachment, version).enforce(script, new)
-            inside.write(scripts, OPENING)
+            inside.write(attachment, scripts, OPENING)
             memory = inside.remember(attachment.id, current, known, sets)
-            inside.forget_learned(attachment.id, sets.values())
-            inside.forget_ranges()
+            inside.stock.forget_learned(attachment.id, sets.values())
+            inside.stock.forget_ranges()
         if not same:
             with _refusing(what):
                 own = inside.own(attachment)
-                flows.cut_withdrawn(inside.tracking, attachment, current, dns_port, memory, own, inside.bar)
+                flows.cut_withdrawn(inside.tracking, attachment, current, dns_port, memory, own, inside.stock.bar)
             with self._doing(what):
                 inside.cut(attachment.id)
 
@@ -161,7 +160,7 @@ class IpsetEnforcer:
     def learned(self, attachment_id: str) -> list[tuple[Address, int, int, int, float]]:
         """The learned elements in force: (address, protocol, first port, last port, seconds left), sorted."""
         with self._doing(f"list what {attachment_id} has learned"):
-            found = self._in.entries(attachment_id).items()
+            found = self._in.stock.entries(attachment_id).items()
             rows = [(e.address, e.service.protocol, e.service.first, e.service.last, a.seconds) for e, a in found]
             return sorted(rows, key=lambda row: (row[0].version, *row[:4]))
 
@@ -182,8 +181,8 @@ class IpsetEnforcer:
         """What each attachment's workload was refused since it was attached, by id."""
         with self._doing("read counters"):
             found = {}
-            for attachment_id in self._in.places():
-                names = [self._in.names.counts(version, attachment_id) for version in self._in.versions]
+            for attachment_id in self._in.places(lately=True):
+                names = [self._in.names.counts(version, attachment_id) for version in self._in.rules.versions]
                 rows = [one for name in names for one in self._in.sets.elements(name)]
                 found[attachment_id] = Count(sum(one.packets for one in rows), sum(one.bytes for one in rows))
             return found
@@ -192,7 +191,7 @@ class IpsetEnforcer:
         """The destinations that were refused in the last ten minutes, the most packets first."""
         with self._doing(f"list what {attachment_id} was refused"):
             found: dict[tuple[Address, int, int], int] = {}
-            for version in self._in.versions:
+            for version in self._in.rules.versions:
                 for one in self._in.sets.elements(self._in.names.refusals(version, attachment_id)):
                     # Of messages of ICMP ipset takes type and code for a port.
                     key = ip_address(one.address), one.protocol, one.port if one.protocol in PORTED else 0
@@ -203,7 +202,7 @@ class IpsetEnforcer:
     def in_force(self, attachment_id: str) -> str | None:
         """The id of the ruleset whose rules the kernel holds; None where it is locked, not attached, or differs by family."""
         with self._doing(f"read the policy of {attachment_id}"):
-            rules = {picture.first_rule(attachment_id) for picture in self._in.pictures().values()}
+            rules = {picture.first_rule(attachment_id) for picture in self._in.rules.read().values()}
             found = {chains.ruleset_in(rule) for rule in rules}
             return found.pop() if len(found) == 1 else None
 

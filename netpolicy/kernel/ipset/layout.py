@@ -43,6 +43,15 @@ JUMPS: Final = (
     ("nat", "OUTPUT", "ask"),
     ("nat", "POSTROUTING", "nat"),
 )
+#: By hook and table: the kinds of an attachment's own chains.
+OWN_CHAINS: Final = {
+    "forward": {
+        "raw": ("src",),
+        "mangle": ("src", "out", "in", "host", "note", "no"),
+        "nat": ("dns", "nat"),
+    },
+    "output": {"filter": ("out", "note", "no"), "nat": ("dns",)},
+}
 #: Senders of neighbour discovery, to whom nothing is ever sent beyond the link.
 ON_LINK: Final = ("fe80::/10", "::/128")
 

@@ -39,6 +39,7 @@ class _Op(IntEnum):
     PROTOCOL = 1
     CREATE = 2
     DESTROY = 3
+    FLUSH = 4
     RENAME = 5
     SWAP = 6
     LIST = 7
@@ -137,6 +138,11 @@ def create(
 def destroy(name: str) -> Message:
     """Remove a set that no rule looks into."""
     return _message(_Op.DESTROY, f"remove set {name}", name)
+
+
+def flush(name: str) -> Message:
+    """Empty a set."""
+    return _message(_Op.FLUSH, f"empty set {name}", name)
 
 
 def rename(name: str, new: str) -> Message:

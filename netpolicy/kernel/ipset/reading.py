@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from netpolicy.kernel.ipset.layout import JUMPS, Place
+from netpolicy.kernel.ipset.layout import JUMPS, OWN_CHAINS, Place
 from netpolicy.kernel.ipset.naming import Names
 
 _LOCK: Final = re.compile(r"-i (\S+)\+ -[gj] \S+-locked")
@@ -62,6 +62,13 @@ class Picture:
             if attachment_id is not None:
                 found[attachment_id] = Place(attachment_id, "")
         return found
+
+    def has_chains_of(self, place: Place) -> bool:
+        """Whether all chains are there that the shared rules lead to for an attachment."""
+        wanted = (
+            (table, self.names.own(place.id, kind)) for table, kinds in OWN_CHAINS[place.hook].items() for kind in kinds
+        )
+        return all(key in self.chains for key in wanted)
 
     @property
     def prefix(self) -> str | None:

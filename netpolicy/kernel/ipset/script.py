@@ -36,7 +36,9 @@ class Script:
     def remove(self, table: str, chain: str) -> None:
         """Remove one of our chains, which exists."""
         self.chains[table, chain] = []
-        self._after.setdefault(table, []).append(f"-X {chain}")
+        after = self._after.setdefault(table, [])
+        if f"-X {chain}" not in after:
+            after.append(f"-X {chain}")
 
     def first(self, table: str, builtin: str, chain: str, times: int) -> None:
         """Let a built-in chain begin with our jump; it has had it this many times so far."""

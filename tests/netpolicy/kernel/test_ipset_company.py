@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 
 import pytest
-from knocking import Guarded, bridged, learned, rules
+from knocking import Guarded, bridged, carries, learned, rules
 from test_nft_company import docker_like
 
 from netpolicy.errors import UserError
@@ -113,6 +113,38 @@ def test_a_flush_of_one_table_opens_nothing(walled: Guarded, sort: str, table: s
     assert walled.enforcer.drifted() == []
     assert walled.tcp(address, 443).passed
     assert walled.tcp(denied, 443).refused
+
+
+@pytest.mark.requirement("F1")
+def test_what_was_changed_is_told_until_it_is_mended(walling: Callable[..., Guarded], sort: str) -> None:
+    one, two = walling(), walling()
+    address, opened = one.fresh(4), one.fresh(4)
+    ruleset = rules({address: "443/tcp"})
+    for each in (one, two):
+        each.enforcer.attach(each.attachment, None)
+        each.apply(ruleset)
+    chain = f"np-{one.attachment.id}-out"
+    one.lab.host.run([f"iptables-{sort}", *f"-t mangle -I {chain} 1 -d {opened} -g np-ok".split()])
+    live = one.connection(opened, 443)
+    told = [f"iptables: chain {chain} of table mangle was changed"]
+    two.apply(rules({address: "80/tcp"}))
+    assert one.enforcer.drifted() == told, "to write something else does not make it ours"
+    one.enforcer.install("csp-")
+    assert one.enforcer.drifted() == told
+    one.apply(ruleset)
+    assert one.enforcer.drifted() == []
+    assert not carries(live), "what slipped through is cut"
+    assert one.tcp(opened, 443).refused
+    one.lab.host.run([f"iptables-{sort}", *f"-t mangle -D np-fwd -i {one.attachment.interface} -g {chain}".split()])
+    assert one.tcp(address, 443).refused, "control: it is a locked interface now"
+    two.apply(ruleset)
+    assert one.tcp(address, 443).passed
+    assert two.tcp(address, 443).passed
+    one.lab.host.run([f"iptables-{sort}", *["-t", "mangle", "-N", "np-stray"]])
+    one.enforcer.install("csp-")
+    for each in (one, two):
+        each.apply(ruleset)
+    assert one.enforcer.drifted() == []
 
 
 def test_two_gates_are_told_apart(walled: Guarded) -> None:

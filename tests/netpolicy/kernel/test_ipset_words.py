@@ -13,7 +13,7 @@ from netpolicy import command, spans
 from netpolicy.attachment import Attachment
 from netpolicy.errors import UserError
 from netpolicy.kernel import netns
-from netpolicy.kernel.ipset import IpsetEnforcer, chains, matching, programs, ranges
+from netpolicy.kernel.ipset import IpsetEnforcer, chains, layout, matching, programs, ranges
 from netpolicy.kernel.ipset.layout import JUMPS
 from netpolicy.kernel.ipset.naming import Names
 from netpolicy.kernel.ipset.reading import Picture
@@ -38,7 +38,7 @@ def test_names_fit_and_read_back(name: str, attachment_id: str, slot: Slot) -> N
         assert names.slot(made, attachment_id) == (slot, turn)
         assert names.is_of(made, attachment_id)
         assert names.slot(made, f"{attachment_id[:15]}x" if attachment_id[15:] != "x" else "other") is None
-    for kinds in chains.OWN_CHAINS.values():
+    for kinds in layout.OWN_CHAINS.values():
         for kind in {kind for some in kinds.values() for kind in some}:
             made = names.own(attachment_id, kind)
             assert len(made.encode()) <= 28
