@@ -138,6 +138,51 @@ def compare(v4: int, v6: int, rounds: int) -> list[list[str]]:
     return rows
 
 
+_PEAK = """
+import sys
+sys.path[:0] = {path!r}
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from netpolicy.attachment import Attachment
+from netpolicy.flow import Origin
+from netpolicy.kernel import netns
+from netpolicy.kernel.nftables import NftablesEnforcer
+from netpolicy.ruleset import RangeRule, Ruleset
+from netpolicy.services import Service
+web, origin = (Service(6, 80, 80), Service(6, 443, 443)), Origin("", "", "")
+four = (RangeRule(IPv4Network((0x0B000000 + n * 512, 25)), web, origin) for n in range({v4}))
+six = (RangeRule(IPv6Network(((0x20010DB8 << 96) + (n << 80), 64)), web, origin) for n in range({v6}))
+enforcer = NftablesEnforcer("netpolicy", netns.anonymous())
+enforcer.install("csp-")
+box = Attachment("bench", "bench", "csp-bench", (ip_network("10.213.0.0/28"),), ())
+enforcer.apply(box, Ruleset("benchmark", ranges=(*four, *six)), 5300)
+print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+"""
+#: A small parent, for a child that is executed keeps the peak of what started it.
+_NFT_PEAK = """
+import os
+if child := os.fork():
+    print(os.wait4(child, 0)[2].ru_maxrss)
+else:
+    os.execvp("nft", ["nft", "-f", "-"])
+"""
+
+
+def memory(v4: int, v6: int) -> list[str]:
+    """The most memory that a process needs which makes the policy and applies it, against what the nft program needs."""
+    program = _PEAK.format(path=[str(path) for path in sys.path if path], v4=v4, v6=v6)
+    mine = int(command.run([sys.executable, "-c", program], seconds=600).text) / 1024
+    ours, nft = Ours(), Nft()
+    try:
+        ours.first(ruleset(v4, v6, 0))
+        words = [sys.executable, "-I", "-S", "-c", _NFT_PEAK]
+        done = netns.call(nft.namespace, command.run, words, stdin=ours.listing().encode(), seconds=600)
+        theirs = int(done.text) / 1024
+    finally:
+        ours.close()
+        nft.close()
+    return [f"{v4:,} v4 + {v6:,} v6: first apply", f"{mine:.0f}", f"{theirs:.0f}", f"{mine / theirs:.2f}"]
+
+
 def learning(count: int) -> list[list[str]]:
     """One learned address into a set that holds `count`, beside 1,000 ranges."""
     ours = Ours()
@@ -288,6 +333,13 @@ def main() -> None:
         head,
         rows,
         "Medians; a ratio below 1 is ours faster.",
+    )
+    rows = [memory(1000, 200), memory(100_000, 0)]
+    show(
+        "Memory (other: nft -f)",
+        ["", "ours MB", "other MB", "ratio"],
+        rows,
+        "The peak of the process, with all of Python.",
     )
     show("Learning an address (other: nft -f)", head, learning(1000))
     show("Reading connections (other: pyroute2)", head, connections(2000 if quick else 10_000))
