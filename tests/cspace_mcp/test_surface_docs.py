@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from cspace_mcp import tools
 from cspace_mcp.cli import PROGRAM
-from cspace_mcp.config import Document, load
+from cspace_mcp.config import Document, HostSettings, load
 from netpolicy.errors import Exit
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -45,10 +45,11 @@ def test_the_page_on_the_configuration_names_every_key() -> None:
         ".cspace.local.json",
     }
     keys = {"firewall"}
-    for section, field in Document.model_fields.items():
-        assert isinstance(field.annotation, type)
-        assert issubclass(field.annotation, BaseModel)
-        keys |= {f"{section}.{key}" for key in field.annotation.model_fields}
+    for model in (Document, HostSettings):
+        for section, field in model.model_fields.items():
+            assert isinstance(field.annotation, type)
+            assert issubclass(field.annotation, BaseModel)
+            keys |= {f"{section}.{key}" for key in field.annotation.model_fields}
     assert named == keys
 
 
