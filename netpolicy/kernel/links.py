@@ -19,6 +19,7 @@ from netpolicy.kernel import netns
 from netpolicy.kernel.netns import Namespace
 
 _NODAD = 0x02  # IFA_F_NODAD: the address is usable at once, not after a second of duplicate detection
+_FORWARDING = 3  # BR_STATE_FORWARDING
 _DUPLICATE, _TENTATIVE = 0x08, 0x40  # IFA_F_DADFAILED, IFA_F_TENTATIVE
 
 
@@ -138,12 +139,22 @@ class Links:
 
     def is_bridge(self, name: str) -> bool:
         """Whether the link is a bridge."""
-        index = self.index(name)
-        for link in self._do("list links", self._list):
-            if link["index"] == index:
-                info = link.get_attr("IFLA_LINKINFO")
-                return info is not None and info.get_attr("IFLA_INFO_KIND") == "bridge"
-        return False
+        info = self._link(name).get_attr("IFLA_LINKINFO")
+        return info is not None and info.get_attr("IFLA_INFO_KIND") == "bridge"
+
+    def passes(self, name: str) -> bool:
+        """Whether a link that is a port of a bridge lets packets through by now."""
+        info = self._link(name).get_attr("IFLA_LINKINFO")
+        port = None if info is None else info.get_attr("IFLA_INFO_SLAVE_DATA")
+        return port is not None and port.get_attr("IFLA_BRPORT_STATE") == _FORWARDING
+
+    def mtu(self, name: str) -> int:
+        """The largest packet of a link, in bytes."""
+        return int(self._link(name).get_attr("IFLA_MTU"))
+
+    def set_mtu(self, name: str, size: int) -> None:
+        """Change it."""
+        self._do(f"set the MTU of {name}", self._route.link, "set", index=self.index(name), mtu=size)
 
     def addresses(self, name: str) -> list[IPv4Interface | IPv6Interface]:
         """A link's addresses with their networks, in the kernel's order; those that somebody else turned out to have are left out."""
@@ -170,6 +181,9 @@ class Links:
         return {
             str(link.get_attr("IFLA_IFNAME")) for link in self._do("list links", self._list) if link["index"] in wanted
         }
+
+    def _link(self, name: str) -> Any:
+        return self._do(f"look at {name}", self._route.get_links, self.index(name))[0]
 
     def _addresses(self, name: str) -> list[Any]:
         index = self.index(name)

@@ -12,7 +12,7 @@ import secrets
 import select
 import socket
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
@@ -29,6 +29,7 @@ _ETH_ARP, _ETH_IPV4, _REQUEST = 0x0806, 0x0800, 1
 _ARP_PROBES, _ARP_SECONDS = 2, 0.15
 _ATTEMPTS = 16
 _DAD_SECONDS = 4.0
+_PORT_SECONDS = 4.0
 _BEAT = 0.02
 
 
@@ -58,10 +59,16 @@ def plugged(attachment: Attachment, *, taken: Collection[Address] = ()) -> Itera
         with Links() as links, Links(space) as inside:
             links.veth(wire, _INSIDE, peer_namespace=space)
             try:
+                # A bridge takes over the smallest MTU of its ports.
+                size = links.mtu(attachment.interface)
+                links.set_mtu(wire, size)
+                inside.set_mtu(_INSIDE, size)
                 links.enslave(wire, attachment.interface)
                 links.up(wire)
                 _hasten(space)
                 inside.up("lo", _INSIDE)
+                # Who asks before the port passes anything hears nobody, and takes his address.
+                _within(_PORT_SECONDS, lambda: links.passes(wire))
                 addresses = _address(inside, space, attachment, frozenset((*taken, *attachment.gateways)))
                 yield Plugged(f"/proc/{os.getpid()}/fd/{space}", addresses)
             finally:
@@ -143,9 +150,14 @@ def in_use(interface: str, address: IPv4Address) -> bool:
 
 
 def _decided(inside: Links) -> bool:
+    return _within(_DAD_SECONDS, lambda: not inside.undecided(_INSIDE))
+
+
+def _within(seconds: float, true: Callable[[], bool]) -> bool:
+    """Wait for something to become true; says whether it has."""
     clock = SystemClock()
-    deadline = clock.monotonic() + _DAD_SECONDS
-    while inside.undecided(_INSIDE):
+    deadline = clock.monotonic() + seconds
+    while not true():
         if clock.monotonic() > deadline:
             return False
         select.select([], [], [], _BEAT)

@@ -87,6 +87,24 @@ def test_nobody_loses_an_address(bridge: tuple[Lab, Attachment]) -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.parametrize("size", [1400, 9000])
+def test_the_bridge_keeps_its_mtu(lab: Lab, size: int) -> None:
+    box = bridged(lab, "br-work")
+    lab.host.run(["ip", "link", "set", "pbr-work", "mtu", str(size)])
+    gateways = box.gateways
+    attachment = Attachment("brwork", "br-work", "br-work", box.networks, gateways)
+
+    def look() -> tuple[int, int, bool]:
+        with Links() as links:
+            before = links.mtu("br-work")
+            with plug.plugged(attachment):
+                wire = next(name for name in links.names() if name.startswith("npv"))
+                return before, links.mtu("br-work"), links.passes(wire)
+
+    assert lab.host.call(look) == (size, size, True)
+
+
+@pytest.mark.kernel
 def test_a_full_network_is_said_to_be_full(bridge: tuple[Lab, Attachment]) -> None:
     lab, attachment = bridge
     with pytest.raises(UserError, match=r"no address of 10\.99\.0\.0/29 was found free") as raised:
