@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import socket
 from dataclasses import replace
 
 import pytest
-from running import ROOT, Form, Runner, processes_with
+from running import ROOT, USER, Form, Runner, processes_with
 
 from netpolicy.lab import Lab, Site
 
@@ -141,3 +142,25 @@ def accepted(service: socket.socket) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+@pytest.mark.requirement("F9")
+@pytest.mark.parametrize("backend", ["nftables", "ipset"])
+@pytest.mark.parametrize("form", [ROOT, USER], ids=str)
+def test_both_backends_hold(lab: Lab, form: Form, allowed: Site, backend: str) -> None:
+    closed, marks = lab.site(), [secrets.token_hex(8) for _ in range(3)]
+    say = 'say() { timeout 5 bash -c "exec 3<>/dev/tcp/$1/$2; echo $3 >&3; head -1 <&3 >/dev/null"; }; '
+    talk = [f"say {allowed.name} 22 {marks[0]}", f"say {allowed.name} 23 {marks[1]}", f"say {closed.v4} 22 {marks[2]}"]
+    path = lab.directory / "report.json"
+    path.touch()
+    path.chmod(0o666)
+    runner = Runner(lab, form, {"domains": [allowed.name]})
+    runner.run(
+        "bash", "-c", say + "; ".join([*talk, "true"]), options=["--backend", backend, "--json-report", str(path)]
+    )
+    assert [bool(lab.receiver.saw(mark)) for mark in marks] == [True, False, False]
+    report = json.loads(path.read_text())
+    assert report["backend"] == backend
+    assert {row["port"] for row in report["refused"]} == {22, 23}
+    lab.host.run(["bash", "-c", say + "; ".join(talk)])
+    assert all(lab.receiver.saw(mark) for mark in marks), "from the host itself everything arrives"
