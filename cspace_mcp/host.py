@@ -28,6 +28,7 @@ from netpolicy.decide import decide
 from netpolicy.errors import Exit, UserError
 from netpolicy.gate.client import GateClient
 from netpolicy.policy import find, parse_flow
+from netpolicy.presets import freshening
 from netpolicy.ruleset import Ruleset
 from sidecars import gate, images, names, workspace
 from sidecars import instance as instances
@@ -64,7 +65,7 @@ class HostService:
         name = names.parse(request.name) if request.name is not None else None
         # What is wrong here would be found later too, but only after minutes of building.
         workspace.inspect(project.root, name.branch if name else None)
-        ruleset = _compiled(config)
+        ruleset = _compiled(self._freshened(config, request, report))
         with self._engine() as engine:
             engine.info()
             older: list[str] = []
@@ -155,6 +156,18 @@ class HostService:
         """The configuration first: what is wrong with it can be said without git and Docker."""
         config = load(find(self._directory) or self._directory, environ=self._environ, policy_file=policy_file)
         return config, Project.at(self._directory, config.name)
+
+    def _freshened(self, config: Config, request: Spawn, report: Reporter) -> Config:
+        """The configuration with provider lists fetched anew, where one is old and can be had; else as it is."""
+        clock = SystemClock()
+        names = freshening.due(config.policy.active, self._environ, clock.now())
+        if not names:
+            return config
+        report(Step("presets", f"fetching the networks of {', '.join(names)}"))
+        failed = freshening.freshen(names, self._environ, clock=clock)
+        for name, why in failed.items():
+            report(Step("presets", f"the networks of {name} stay as old as they are: {why}"))
+        return config if len(failed) == len(names) else self._configured(request.policy_file)[0]
 
     def _project(self) -> Project:
         """The project alone: a mistake in the rest of the configuration must not keep anybody from an instance."""
