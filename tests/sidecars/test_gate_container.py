@@ -1,4 +1,4 @@
-"""The gate in its container, on a Docker host of its own inside a lab: what it is given, what it enforces, how it is replaced."""
+"""The gate in its container, on a Docker host inside a lab: what it is given, what it enforces, how it is replaced."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from support.docker_host import docker_host
+from instancing import Machine
 
 from netpolicy.compile import compile_policy
 from netpolicy.errors import UserError
 from netpolicy.lab import Lab
 from netpolicy.policy import parse
 from netpolicy.ruleset import Ruleset
-from sidecars import gate, images, networks
+from sidecars import gate, networks
 from sidecars.engine import PROJECT, ContainerSpec, Engine, labels
 from sidecars.gate import GateHandle
-from sidecars.images import GATE, BuildOptions
+from sidecars.images import BuildOptions
 from sidecars.images.base import BASE
-from sidecars.install import ensure_engine
 
 pytestmark = pytest.mark.docker
 
@@ -28,25 +27,27 @@ pytestmark = pytest.mark.docker
 OPTIONS = BuildOptions(keep_stale=True)
 
 
-@pytest.fixture(scope="module")
-def place() -> Iterator[tuple[Lab, Engine]]:
-    with ensure_engine().engine as machine:
-        images.ensure(machine, GATE)
-    with Lab() as lab, docker_host(lab, images=[GATE.name, BASE]) as host, Engine(host.url) as engine:
-        yield lab, engine
+@pytest.fixture
+def engine(machine: Machine) -> Iterator[Engine]:
+    """Without a gate, and without what the tests before have made."""
+    if machine.engine.images.get(BASE) is None:
+        machine.host.load(BASE)
+    clear(machine.engine)
+    yield machine.engine
+    clear(machine.engine)
+
+
+def clear(engine: Engine) -> None:
+    for container in engine.containers.list({PROJECT: None}):
+        engine.containers.remove(container.id)
+    for network in engine.networks.list({PROJECT: "toy"}):
+        engine.networks.remove(network.id)
+    gate.remove(engine, state=True)
 
 
 @pytest.fixture
-def engine(place: tuple[Lab, Engine]) -> Iterator[Engine]:
-    yield place[1]
-    for container in place[1].containers.list({PROJECT: None}):
-        place[1].containers.remove(container.id)
-    gate.remove(place[1], state=True)
-
-
-@pytest.fixture
-def lab(place: tuple[Lab, Engine]) -> Lab:
-    return place[0]
+def lab(machine: Machine) -> Lab:
+    return machine.lab
 
 
 def ensure(engine: Engine, **settings: object) -> GateHandle:
