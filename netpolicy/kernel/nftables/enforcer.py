@@ -20,6 +20,7 @@ from netpolicy.kernel.netns import Namespace
 from netpolicy.kernel.nftables import chains
 from netpolicy.kernel.nftables.inside import UNCUT, Inside
 from netpolicy.kernel.nftables.messages import Table
+from netpolicy.kernel.nftables.rangesets import names_of
 from netpolicy.kernel.nftables.reading import Count
 from netpolicy.ruleset import Learned, Ruleset
 
@@ -57,7 +58,7 @@ class NftablesEnforcer:
         """
         with self._doing("install the firewall"):
             self._in.install(prefix)
-            self._in.forget_ranges(self._in.read.sets())
+            self._in.ranges.forget(self._in.read.sets())
 
     def uninstall(self) -> None:
         """Remove our table, and with it every attachment's rules."""
@@ -103,7 +104,7 @@ class NftablesEnforcer:
             )
             memory = inside.remember(attachment.id, current, before)
             inside.written(attachment)
-            inside.forget_ranges(before.ranges - inside.ranges_of(current))
+            inside.ranges.forget(before.ranges - names_of(current))
         if not same:
             with _refusing(what):
                 own = inside.own(attachment)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,7 +16,7 @@ from netpolicy.kernel import flows, netns
 from netpolicy.kernel.conntrack import Entry as Connection
 from netpolicy.kernel.netlink import KernelError, Message, Netlink
 from netpolicy.kernel.netns import Namespace
-from netpolicy.kernel.nftables import barring, chains, layout, learning, noting, output, ranges
+from netpolicy.kernel.nftables import barring, chains, layout, learning, noting, output
 from netpolicy.kernel.nftables.chains import Writer
 from netpolicy.kernel.nftables.drift import Watch
 from netpolicy.kernel.nftables.expressions import interface_key
@@ -25,16 +25,15 @@ from netpolicy.kernel.nftables.layout import MAPS
 from netpolicy.kernel.nftables.learning import Alive, Entry
 from netpolicy.kernel.nftables.messages import Table, element
 from netpolicy.kernel.nftables.output import Output
+from netpolicy.kernel.nftables.rangesets import RangeSets
 from netpolicy.kernel.nftables.reading import Reader
 from netpolicy.kernel.nftables.tampering import Tampering, touched_sets
 from netpolicy.kernel.own import OwnAddresses
-from netpolicy.ruleset import Learned, RangeGroup, Ruleset
+from netpolicy.ruleset import Learned, Ruleset
 from netpolicy.services import subtract
 
 #: Of a transaction of more bytes the kernel announces nothing to us: that would take it as long as the transaction itself.
-_LOUD: Final = 1 << 12
-#: Bytes of the largest transaction that fills new sets.
-_MOST: Final = 1 << 20
+_LOUD: Final = 1 << 15
 #: The prefix of an empty chain that is there while connections of a policy that was put in force are still to be cut, so that
 #: who starts after a kill in between cuts them.
 UNCUT: Final = "cut_"
@@ -80,8 +79,7 @@ class Inside:
         self._tampering = Tampering(self._watch, self.read)
         self._owned = owned
         self._places: dict[str, Attachment] = {}
-        self._filled: set[str] = set()
-        """The range sets that hold what their names say, for we filled them and nobody else touched them."""
+        self.ranges = RangeSets(table, self.read, clock, self._fill)
         self._disturbances = 0
         self._written_after: dict[str, int] = {}
 
@@ -120,8 +118,7 @@ class Inside:
         changes, missed = self._tampering.hear()
         if changes or missed:
             self._disturbances += 1
-            touched = None if missed else touched_sets(changes)
-            self._filled = set() if touched is None else self._filled - touched
+            self.ranges.distrust(None if missed else touched_sets(changes))
 
     # The whole table
 
@@ -153,7 +150,7 @@ class Inside:
         """Remove the table."""
         self.applied.clear()
         self._places.clear()
-        self._filled.clear()
+        self.ranges.distrust(None)
         self._watch.close()
         self._tampering.mended()
         self._link.transaction([self.table.add(), self.table.delete()])  # so that it is there to be deleted
@@ -177,10 +174,17 @@ class Inside:
         yield from (self.table.delete_chain(name) for name in others)
 
     def commit(self, messages: Sequence[Message]) -> None:
-        """Send one transaction."""
+        """Send one transaction that changes rules."""
+        self._tampering.wrote()
+        self._fill(messages)
+
+    def _fill(self, messages: Sequence[Message]) -> None:
+        """Send one transaction; where it only makes sets, what was read back before still says how the rest was."""
         size = sum(len(message.payload) for message in messages)
         with self._watch.deaf() if size > _LOUD else nullcontext():
             self._link.transaction(messages)
+        if self._watch.doubt:
+            self._hear()
 
     # One attachment
 
@@ -251,22 +255,7 @@ class Inside:
 
     def prepare(self, attachment_id: str, ruleset: Ruleset) -> None:
         """Make the sets that no rule looks into yet, in a transaction before; fill those anew that somebody else may have changed."""
-        messages = [slot.add(self.table, attachment_id) for slot in learning.slots(ruleset)]
-        missing = {name: group for group in _groups(ruleset) if (name := ranges.name_of(group)) not in self._filled}
-        held = set(self.read.sets()) if missing else set()
-        fresh = {name: group for name, group in missing.items() if name not in held}
-        for name in missing.keys() & held:
-            messages += [self.table.drain(name), *ranges.fill(missing[name], self.table, self.clock.now())]
-        messages += [ranges.make(group, self.table) for group in fresh.values()]
-        filling = (one for group in fresh.values() for one in ranges.fill(group, self.table, self.clock.now()))
-        for one in filling:
-            # Nothing looks into a new set, so it may take several transactions: all at once a large one takes memory.
-            if sum(len(message.payload) for message in messages) > _MOST:
-                self.commit(messages)
-                messages = []
-            messages.append(one)
-        self.commit(messages)
-        self._filled |= missing.keys()
+        self.ranges.prepare(ruleset, [slot.add(self.table, attachment_id) for slot in learning.slots(ruleset)])
 
     def relearned(self, attachment_id: str, ruleset: Ruleset, before: Before) -> Iterator[Message]:
         """Turn the learned elements in force into what the new ruleset makes of them.
@@ -354,31 +343,10 @@ class Inside:
         for memory in (self.applied, self._places, self._written_after):
             memory.pop(attachment_id, None)
         self._tampering.wrote()
-        self.forget_ranges(used)
+        self.ranges.forget(used)
 
     def _undispatched(self, targets: set[str], keep: str | None = None) -> Iterator[Message]:
         for name in MAPS:
             for interface, chain in self.read.dispatched(name).items():
                 if chain in targets and interface != keep:
                     yield from self.table.delete_elements(name, [element(interface_key(interface))])
-
-    def ranges_of(self, ruleset: Ruleset) -> set[str]:
-        """The names of the range sets that its rules look into."""
-        return {ranges.name_of(group) for group in _groups(ruleset)}
-
-    def forget_ranges(self, candidates: Iterable[str]) -> None:
-        """Remove range sets that no rule looks into any more."""
-        known = {name for name in candidates if ranges.is_range_set(name)}
-        if not known:
-            return
-        unused = known - self.read.ranges_in_use()
-        self._filled -= unused
-        try:
-            self.commit([self.table.delete_set(name) for name in sorted(unused)])
-        except KernelError as error:
-            if error.number not in (errno.EBUSY, errno.ENOENT):  # somebody else looks into it, or was quicker
-                raise
-
-
-def _groups(ruleset: Ruleset) -> tuple[RangeGroup, ...]:
-    return (*ruleset.denied_groups, *ruleset.groups)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from netpolicy.kernel.nftables.drift import Change, Watch, sentences
 from netpolicy.kernel.nftables.messages import Op
 from netpolicy.kernel.nftables.reading import Reader
 
+_FILLING = re.compile("set [nrw][46]_")
 _BUSY = frozenset({errno.EINTR, errno.ENOENT})
 
 
@@ -30,7 +32,10 @@ class Tampering:
         new = self.watch.changes()
         self._changes += new
         missed, self.watch.doubt = self.watch.doubt, False
-        self._missed = self._missed or missed
+        if missed and self._written is not None:
+            self._compare()
+        elif missed:
+            self._missed = True
         return new, missed
 
     def wrote(self) -> None:
@@ -48,19 +53,17 @@ class Tampering:
         """A sentence each for what is known; looks at the rules themselves where announcements were lost."""
         if self._missed:
             self._missed = False
-            self._compare()
+            self._found.append(
+                "so many rules were changed in so short a time that ours may be among them, by a process that is not known"
+            )
         elif self._written is None and not self._changes and not self._found and self.watch.listening:
             self._written = self._read_back()
         return [*sentences(self._changes), *self._found]
 
     def _compare(self) -> None:
-        before, now = self._written, self._read_back()
-        if before is None or now is None:
-            self._found.append(
-                "so many rules were changed in so short a time that ours may be among them, by a process that is not known"
-            )
-            return
-        names = sorted({*before, *now})
+        before, now = self._written or {}, self._read_back() or {}
+        # A set of ours that was not there before is one that we are making.
+        names = sorted({*before, *(name for name in now if not _FILLING.match(name))})
         changed = [name for name in names if before.get(name) != now.get(name)]
         self._found += [
             f"{name} {'are not as we wrote them' if name.startswith('the rules') else 'is not as we wrote it'}"

@@ -201,6 +201,24 @@ def test_a_change_while_a_large_policy_is_written(shared: Guarded, monkeypatch: 
     assert shared.tcp(shared.fresh(4), 443).refused
 
 
+def test_others_writing_their_own_rules_while_a_large_policy_is_written(
+    shared: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared.apply(rules())
+    assert shared.enforcer.drifted() == []
+    send = Netlink.transaction
+
+    def accompanied(link: Netlink, messages: Sequence[Message]) -> None:
+        if any(message.what.startswith("fill r4_") for message in messages):
+            nft(shared.lab.host.name, "add", "table", "inet", "theirs")
+        send(link, messages)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Netlink, "transaction", accompanied)
+        shared.apply(rules({f"10.{n // 128}.{n % 128 * 2}.0/24": "443/tcp" for n in range(4000)}))
+    assert shared.enforcer.drifted() == []
+
+
 def test_an_owned_table_is_out_of_reach(guard: Callable[..., Guarded]) -> None:
     one = guard()
     one.apply(rules())
