@@ -161,7 +161,11 @@ def test_diff_as_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_diff_says_what_denials_do_to_dead_rules(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    own = {"allow": ["192.0.2.0/25:443", "192.0.2.64/26:443-444"], "domains": ["x.example"], "presets": {"github": False}}
+    own = {
+        "allow": ["192.0.2.0/25:443", "192.0.2.64/26:443-444"],
+        "domains": ["x.example"],
+        "presets": {"github": False},
+    }
     denials = {"deny": ["192.0.2.0/26", "192.0.2.0/27", "*.example"], "presets": {"github": False}}
     (project / "own.json").write_text(json.dumps(own))
     (project / "denials.json").write_text(json.dumps(denials))
