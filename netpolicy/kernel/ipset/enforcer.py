@@ -79,15 +79,16 @@ class IpsetEnforcer:
         """Lock it: nothing passes, not even DNS, and the connections it has are cut."""
         with self._doing(what := f"lock {attachment.name}"):
             inside = self._in
-            _, scripts = inside.placed(attachment)
-            inside.stock.make_notes(attachment, inside.sets.headers())
+            pictures, scripts = inside.placed(attachment)
+            headers = inside.sets.headers()
+            inside.stock.make_notes(attachment, headers)
             for version, script in scripts.items():
                 inside.writer(attachment, version).lock(script)
             inside.write(attachment, scripts, SHUTTING)
             inside.applied.pop(attachment.id, None)
             if inside.disturbed(attachment.id):
-                inside.stock.forget_learned(attachment.id)
-            inside.stock.forget_ranges()
+                inside.stock.forget_learned(attachment.id, headers)
+            inside.stock.forget_ranges({name for p in pictures.values() for name in p.sets(attachment.id)})
         with _refusing(what):
             flows.cut_all(inside.tracking, attachment, inside.own(attachment), inside.stock.bar)
         with self._doing(what):
@@ -113,7 +114,7 @@ class IpsetEnforcer:
             inside.stock.make_notes(attachment, headers)
             looks = {version: Looks.of(current, version) for version in scripts}
             inside.stock.make_ranges((one for found in looks.values() for one in found.sets()), headers)
-            known = inside.known(attachment.id, inside.stock.entries(attachment.id))
+            known = inside.known(attachment.id, inside.stock.entries(attachment.id, headers))
             opened = learning.opened(current, known, now)
             sets = inside.stock.make_learned(attachment.id, current, headers, opened)
             for version, script in scripts.items():
@@ -122,8 +123,8 @@ class IpsetEnforcer:
                 inside.writer(attachment, version).enforce(script, new)
             inside.write(attachment, scripts, OPENING)
             memory = inside.remember(attachment.id, current, known, sets)
-            inside.stock.forget_learned(attachment.id, sets.values())
-            inside.stock.forget_ranges()
+            inside.stock.forget_learned(attachment.id, headers, sets.values())
+            inside.stock.forget_ranges({name for p in pictures.values() for name in p.sets(attachment.id)})
         if not same:
             with _refusing(what):
                 own = inside.own(attachment)
@@ -160,7 +161,7 @@ class IpsetEnforcer:
     def learned(self, attachment_id: str) -> list[tuple[Address, int, int, int, float]]:
         """The learned elements in force: (address, protocol, first port, last port, seconds left), sorted."""
         with self._doing(f"list what {attachment_id} has learned"):
-            found = self._in.stock.entries(attachment_id).items()
+            found = self._in.stock.entries(attachment_id, self._in.sets.headers()).items()
             rows = [(e.address, e.service.protocol, e.service.first, e.service.last, a.seconds) for e, a in found]
             return sorted(rows, key=lambda row: (row[0].version, *row[:4]))
 

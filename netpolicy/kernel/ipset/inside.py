@@ -113,7 +113,7 @@ class Inside:
                     raise
             else:
                 break
-        self.stock.forget_ranges()
+        self.stock.forget_ranges(name for name, header in self.sets.headers().items() if not header.references)
 
     def _first(self, script: Script, picture: Picture) -> None:
         for table, builtin, kind in JUMPS:
@@ -212,7 +212,7 @@ class Inside:
             memory.pop(attachment_id, None)
         self._disturbed.discard(attachment_id)
         self.stock.forget_all(attachment_id)
-        self.stock.forget_ranges()
+        self.stock.forget_ranges({name for picture in pictures.values() for name in picture.sets(attachment_id)})
 
     def _remove(self, script: Script, picture: Picture, place: Place) -> None:
         for table, kinds in OWN_CHAINS[place.hook].items():

@@ -218,7 +218,21 @@ class Sets:
 
     def headers(self) -> dict[str, Header]:
         """What is known of every set of the namespace, by name."""
-        rows = self.link.dump(_message(_Op.LIST, "list sets", None, _number(_FLAGS, _LIST_HEADERS)))
+        return self._headers(None)
+
+    def some(self, names: Iterable[str]) -> dict[str, Header]:
+        """The same of some sets, of those that exist."""
+        found: dict[str, Header] = {}
+        for name in names:
+            try:
+                found |= self._headers(name)
+            except KernelError as error:
+                if error.number != errno.ENOENT:
+                    raise
+        return found
+
+    def _headers(self, name: str | None) -> dict[str, Header]:
+        rows = self.link.dump(_message(_Op.LIST, "list sets", name, _number(_FLAGS, _LIST_HEADERS)))
         found: dict[str, Header] = {}
         for row in rows:
             fields = a.table(row)

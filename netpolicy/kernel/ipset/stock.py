@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -18,11 +19,13 @@ from netpolicy.kernel.nftables.learning import Alive, Entry, Slot
 from netpolicy.ruleset import Ruleset
 
 _REFUSALS: Final = 4096
+#: So many sets are asked for one by one, more with all others.
+_FEW: Final = 16
 _BARRED: Final = 16384
 _SECONDS: Final = 600
 _EVERYTHING: Final = {4: (bytes(4), b"\x80" + bytes(3)), 6: (bytes(16), b"\x80" + bytes(15))}
-#: A set that is gone already, or in use: it is left for the next time.
-_IN_USE: Final = frozenset({2, 4100, 4108})
+#: Rules look into the set: it is left for the next time.
+_IN_USE: Final = frozenset({4100, 4108})
 _THERE: Final = frozenset({17, 4103})
 _FULL: Final = 4352
 
@@ -35,11 +38,12 @@ class Stock:
         self.sets = sets
         self._versions = versions
         self._sizes: dict[str, int] = {}
-        """How many elements those sets have that only we change."""
+        """How many elements the sets of ranges have."""
 
     def changed(self) -> list[str]:
         """What others changed in sets whose number of elements we know, a sentence each."""
-        return list(drift.in_sets(self._sizes, self.sets.headers()))
+        few = len(self._sizes) <= _FEW
+        return list(drift.in_sets(self._sizes, self.sets.some(self._sizes) if few else self.sets.headers()))
 
     def make_notes(self, attachment: Attachment, headers: Mapping[str, Header]) -> None:
         """The sets that count and note what is refused; what exists stays, a count that was emptied counts again."""
@@ -50,7 +54,6 @@ class Stock:
             if counts not in headers or headers[counts].elements != 2:
                 halves = [messages.element(half, length=1) for half in _EVERYTHING[version]]
                 self.sets.send(list(messages.add(counts, halves)))
-            self._sizes[counts] = 2
             refusals = self.names.refusals(version, attachment.id)
             if refusals not in headers:
                 self.sets.send(
@@ -112,10 +115,10 @@ class Stock:
         self.sets.send(list(learned.refreshed(entries, found)))
         return found
 
-    def entries(self, attachment_id: str) -> dict[Entry, Alive]:
-        """What the attachment has learned."""
+    def entries(self, attachment_id: str, names: Iterable[str]) -> dict[Entry, Alive]:
+        """What the attachment has learned, out of its sets among these."""
         found: dict[Entry, Alive] = {}
-        for name in self.sets.headers():
+        for name in names:
             slot = self.names.slot(name, attachment_id)
             if slot is not None:
                 found.update(learned.read(slot[0], self.sets.elements(name)))
@@ -126,15 +129,14 @@ class Stock:
         name = self.names.uncut(attachment_id)
         self.sets.send([messages.create(name, Type.IP, 4, limit=1)], ignore=_THERE)
 
-    def forget_learned(self, attachment_id: str, kept: Iterable[str] = ()) -> None:
-        """Remove the learned sets that no rule looks into any more."""
+    def forget_learned(self, attachment_id: str, names: Iterable[str], kept: Iterable[str] = ()) -> None:
+        """Remove those of its learned sets among these that are not kept."""
         known = set(kept)
-        self.forget(name for name in self.sets.headers() if self.names.slot(name, attachment_id) and name not in known)
+        self.forget(name for name in names if self.names.slot(name, attachment_id) and name not in known)
 
-    def forget_ranges(self) -> None:
-        """Remove the sets of ranges that no rule looks into any more."""
-        headers = self.sets.headers()
-        self.forget(name for name, h in headers.items() if self.names.is_ranges(name) and not h.references)
+    def forget_ranges(self, names: Iterable[str]) -> None:
+        """Remove those sets of ranges among these that no rule looks into any more."""
+        self.forget(name for name in names if self.names.is_ranges(name))
 
     def forget_all(self, attachment_id: str | None = None) -> None:
         """Remove all sets, or those of one attachment alone."""
@@ -147,5 +149,11 @@ class Stock:
     def forget(self, sets: Iterable[str]) -> None:
         """Remove sets, but those that are in use."""
         for name in sets:
-            self.sets.send([messages.destroy(name)], ignore=_IN_USE)
+            try:
+                self.sets.send([messages.destroy(name)])
+            except KernelError as error:
+                if error.number in _IN_USE:
+                    continue
+                if error.number != errno.ENOENT:
+                    raise
             self._sizes.pop(name, None)
