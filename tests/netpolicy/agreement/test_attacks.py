@@ -10,7 +10,9 @@ import contextlib
 import secrets
 import socket
 import sys
+import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import crafting
@@ -159,3 +161,41 @@ def test_an_ordinary_user_gets_nothing_out(place: Bed) -> None:
     assert leaving(place) >= {"udp", "ping"}, "control: with the policy off these get out"
     place.enforcer.apply(place.attachment, Ruleset("nothing", host=host), DNS_PORT)
     assert not leaving(place)
+
+
+@pytest.mark.requirement("F1")
+def test_nothing_slips_through_while_policies_change(place: Bed) -> None:
+    """Every datagram is a new connection, so each meets the rules; what all policies deny never arrives, while they take turns."""
+    own, pool, host = str(FAR[place.version]), POOLS[place.version], (HostRule(OPEN, ORIGIN),)
+    near = RangeRule(pool, (Service(17, 1, 65535),), ORIGIN)
+    far = RangeRule(type(pool)(own), (Service(17, 500, 65535),), ORIGIN)
+    policies = (
+        Ruleset("near", ranges=(near,), host=host),
+        Ruleset("far", ranges=(far,), host=host),
+        Ruleset("both, less some", ranges=(near, far), denied_ranges=(RangeRule(pool, EVERY, ORIGIN),), host=host),
+        Ruleset("nothing", host=host),
+    )
+    denied, allowed = secrets.token_hex(8).encode(), secrets.token_hex(8).encode()
+    done = threading.Event()
+
+    def knock() -> int:
+        sent, family = 0, socket.AF_INET if place.version == 4 else socket.AF_INET6
+        while not done.is_set():
+            for port, word in ((443, denied), (8000, allowed)):
+                with place.box.socket(family, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+                    sock.sendto(word, (own, port))
+            sent += 1
+        return sent
+
+    with ThreadPoolExecutor(1) as other:
+        knocking = other.submit(knock)
+        try:
+            for _ in range(3):
+                for rules in policies:
+                    place.enforcer.apply(place.attachment, rules, DNS_PORT)
+        finally:
+            done.set()
+        assert knocking.result() > 10, "control: it was tried all the while"
+    place.send([])
+    assert place.lab.receiver.saw(allowed), "control: what one of them opens arrives while that is in force"
+    assert not place.lab.receiver.saw(denied)
