@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.docker_host import DockerHost
 
 from netpolicy.compile import compile_policy
@@ -160,3 +161,17 @@ def retried(act: Callable[[], Any], seconds: float = 10) -> Any:
 def result_of(text: str) -> tuple[str, float]:
     outcome, milliseconds = json.loads(text.splitlines()[-1])
     return str(outcome), float(milliseconds)
+
+
+def lie(patch: pytest.MonkeyPatch) -> None:
+    """Probes inside go out through the gate's container, where nothing is filtered: a firewall with a hole."""
+    from sidecars import verify as module
+
+    honest = module._probe
+
+    def holed(engine: object, container: str, targets: list[str], seconds: float) -> object:
+        outside = gate.find(engine)  # type: ignore[arg-type]  # the engine, as given
+        assert outside is not None
+        return honest(engine, outside.id, targets, seconds)  # type: ignore[arg-type]  # the same
+
+    patch.setattr(module, "_probe", holed)

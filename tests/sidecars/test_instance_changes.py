@@ -6,7 +6,7 @@ import importlib
 from dataclasses import replace
 
 import pytest
-from instancing import World
+from instancing import World, lie
 
 from netpolicy.errors import UserError
 from sidecars.engine import PROJECT, ROLE
@@ -58,6 +58,29 @@ def test_a_replacement_that_fails_leaves_the_former_container_running(
     assert containers(world) == [before.container]
     assert world.list()["mercury"].container_id == before.container_id
     assert world.run("mercury", "sh", "-c", "echo ${COLOUR:-none}") == "none"
+
+
+@pytest.mark.requirement("F10")
+def test_a_breach_found_in_a_new_container_leaves_neither_running(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = world.up("mercury")
+    world.run("mercury", "sh", "-c", "echo mine > work")
+    policy, world.policy = world.policy, {"domains": ["api.github.com", "other.example"]}
+    with monkeypatch.context() as patch:
+        lie(patch)
+        with pytest.raises(UserError) as caught:
+            world.up("mercury", environment={"COLOUR": "red"})
+    assert caught.value.code == "firewall-breached"
+    assert containers(world) == [before.container]
+    (listed,) = world.list().values()
+    assert (listed.phase, listed.firewall.state) == (Phase.FAILED, "locked")
+    found = world.engine.containers.get(str(before.container_id))
+    assert found is not None
+    assert not found.running
+    world.policy = policy
+    assert world.up("mercury").phase is Phase.READY
+    assert world.run("mercury", "cat", "work") == "mine"
 
 
 def test_a_replacement_that_was_cut_short_is_finished(world: World) -> None:

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from instancing import NOTHING, STALE, World, nonce, retried
+from instancing import NOTHING, STALE, World, lie, nonce, retried
 
 from netpolicy.errors import Exit, UserError
 from sidecars import gate, instance
@@ -419,17 +419,3 @@ def at_once(*acts: object) -> tuple[list[instance.InstanceInfo], list[UserError]
     for thread in threads:
         thread.join(120)
     return found, errors
-
-
-def lie(patch: pytest.MonkeyPatch) -> None:
-    """Probes inside go out through the gate's container, where nothing is filtered: a firewall with a hole."""
-    from sidecars import verify as module
-
-    honest = module._probe
-
-    def holed(engine: object, container: str, targets: list[str], seconds: float) -> object:
-        outside = gate.find(engine)  # type: ignore[arg-type]  # the engine, as given
-        assert outside is not None
-        return honest(engine, outside.id, targets, seconds)  # type: ignore[arg-type]  # the same
-
-    patch.setattr(module, "_probe", holed)
