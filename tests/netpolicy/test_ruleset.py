@@ -136,6 +136,14 @@ def test_the_id_is_about_the_meaning_alone() -> None:
     assert len({one.id, *(ruleset.id for ruleset in different)}) == 6
 
 
+def test_a_rule_inside_another_one_does_not_change_the_id() -> None:
+    wide = RangeRule(ip_network("192.0.2.0/24"), (Service(6, 80, 90),), HERE)
+    inner = RangeRule(ip_network("192.0.2.8/29"), (Service(6, 85, 85),), HERE)
+    beside = RangeRule(ip_network("198.51.100.0/29"), (Service(6, 85, 85),), HERE)
+    assert Ruleset("one", ranges=(wide, inner)).id == Ruleset("two", ranges=(wide,)).id
+    assert Ruleset("one", ranges=(wide, beside)).id != Ruleset("two", ranges=(wide,)).id
+
+
 def test_what_a_ruleset_opens_for_a_name_or_address() -> None:
     ruleset = Ruleset(
         "p",
