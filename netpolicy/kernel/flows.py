@@ -38,11 +38,11 @@ class Memory:
         if len(self._names) > _REMEMBERED:
             self._names.popitem(last=False)
 
-    def withdraw(self, kept: Callable[[str], bool], moment: float) -> None:
-        """End the lives of all names that are not kept: what is taken away does not come back when the name does."""
-        for lives in self._names.values():
+    def withdraw(self, kept: Callable[[str], bool], moment: float, families: Container[int] = (4, 6)) -> None:
+        """End the lives of all names that are not kept, and in all other families: what is taken away does not come back."""
+        for address, lives in self._names.items():
             for name, until in lives.items():
-                if until > moment and not kept(name):
+                if until > moment and not (address.version in families and kept(name)):
                     lives[name] = moment
 
     def ever(self, address: Address) -> Iterable[str]:
@@ -65,6 +65,13 @@ class Memory:
 
 #: Called with the connections that are about to be cut.
 Bar = Callable[[Attachment, Sequence[Entry]], None]
+
+
+def kept_families(ruleset: Ruleset) -> tuple[int, ...]:
+    """The families whose learned addresses a ruleset keeps; with a policy that is off nothing is learned, and nothing kept."""
+    if ruleset.mode == "off":
+        return ()
+    return (4, 6) if ruleset.ipv6 else (4,)
 
 
 def cut_all(link: Netlink, attachment: Attachment, own: Container[bytes] = frozenset(), bar: Bar | None = None) -> int:

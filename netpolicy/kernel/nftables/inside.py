@@ -289,7 +289,7 @@ class Inside:
             for address, names in addresses.items():
                 for name, seconds in names.items():
                     applied.memory.note(address, name, moment + seconds)
-        applied.memory.withdraw(ruleset.knows, moment)
+        applied.memory.withdraw(ruleset.knows, moment, flows.kept_families(ruleset))
         return applied.memory
 
     def learn(self, attachment_id: str, applied: Applied, new: Sequence[Learned]) -> None:

@@ -221,6 +221,8 @@ def opened(ruleset: Ruleset, addresses: Known, moment: float) -> dict[Entry, Ali
         moment: Now, in seconds since 1970: no entry outlives the rules it rests on.
     """
     found: dict[Entry, Alive] = {}
+    if ruleset.mode == "off":
+        return found
     for address, names in addresses.items():
         if address.version == 6 and not ruleset.ipv6:
             continue

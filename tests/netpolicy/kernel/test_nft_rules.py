@@ -245,3 +245,17 @@ def test_published_ports(guard: Callable[..., Guarded], version: int, published:
         found = one.tcp(uplink, 8080, node=one.lab.inet).outcome
         assert (found == "answered") is published
         assert one.tcp(inside, 9000, node=one.lab.host).outcome == "answered", "control: it listens"
+
+
+def test_what_was_learned_does_not_come_back(guarded: Guarded, version: int) -> None:
+    """Neither after a time with the policy off, nor, for IPv6, after one without IPv6."""
+    address, named = guarded.fresh(version), {"a.example": "443/tcp"}
+    between = [rules(names=named, mode="off"), *([rules(names=named, ipv6=False)] if version == 6 else [])]
+    for other in between:
+        guarded.apply(rules(names=named))
+        guarded.learn(learned("a.example", address, "443/tcp"))
+        assert guarded.tcp(address, 443).passed
+        guarded.apply(other)
+        guarded.apply(rules(names=named))
+        assert guarded.tcp(address, 443) == REFUSED
+        assert guarded.enforcer.learned(guarded.attachment.id) == []
