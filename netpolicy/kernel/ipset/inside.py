@@ -236,5 +236,5 @@ class Inside:
             for address, names in known.items():
                 for name, seconds in names.items():
                     applied.memory.note(address, name, moment + seconds)
-        applied.memory.withdraw(ruleset.knows, moment)
+        applied.memory.withdraw(ruleset.knows, moment, flows.kept_families(ruleset))
         return applied.memory
