@@ -45,7 +45,7 @@ test: $(VENV)/.ready
 	@$(BIN)/python -m pytest $(ARGS)
 
 coverage: $(VENV)/.ready
-	@$(BIN)/coverage run -m pytest -q $(PURE) $(ARGS)
+	@$(BIN)/coverage run -m pytest -q --hypothesis-seed=0 $(PURE) $(ARGS)
 	@$(BIN)/coverage report
 
 lint: $(VENV)/.ready

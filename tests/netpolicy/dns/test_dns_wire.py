@@ -100,6 +100,11 @@ def test_a_response_is_followed_through_compression() -> None:
     assert got.answers[1].name == name_to_wire("cdn.example.net")
 
 
+def test_a_response_of_another_class_is_none_of_ours() -> None:
+    with pytest.raises(WireError, match="another class"):
+        read_response(b"\0\7\x81\x80\0\1\0\0\0\0\0\0\1a\0\0\1\0\3")
+
+
 def test_a_pointer_loop_ends() -> None:
     head = b"\0\7\x81\x80\0\1\0\1\0\0\0\0\1a\0\0\1\0\1"
     for pointer in (b"\xc0" + bytes([len(head)]), b"\xc0\xff", b"\xff\xff"):
