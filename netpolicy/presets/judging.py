@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any
 
+from netpolicy import spans
 from netpolicy.addresses import FORBIDDEN, Network, plain_network
 
 #: No provider of one service has a network as wide as this, in bits of prefix; above all not the whole internet.
 NARROWEST = {4: 12, 6: 20}
+#: Nor does it have so much altogether: as many addresses as in one network of these bits of prefix.
+NARROWEST_ALTOGETHER = {4: 8, 6: 16}
 
 #: Networks in one spelling by the key of the provider's list.
 Lists = dict[str, tuple[str, ...]]
@@ -61,6 +64,7 @@ def _list(document: Mapping[str, Any], key: str, dropped: list[str]) -> tuple[st
             found[str(network)] = None
     if not found:
         raise Absurd(f"its list {key!r} is empty")
+    _refuse_sprawling([ip_network(text) for text in found], key)
     return tuple(found)
 
 
@@ -70,3 +74,12 @@ def _refuse_absurd(network: Network, key: str) -> None:
     for block, what, _source in FORBIDDEN:
         if network.version == block.version and network.overlaps(block):
             raise Absurd(f"its list {key!r} has {network}, which is {what} ({block})")
+
+
+def _refuse_sprawling(networks: Sequence[Network], key: str) -> None:
+    """Many networks, none too wide by itself, can make up the internet as well."""
+    for version, length in NARROWEST_ALTOGETHER.items():
+        some = spans.of_networks([network for network in networks if network.version == version], version)
+        size = sum(last - first + 1 for first, last in some.pairs)
+        if size > 1 << (32 if version == 4 else 128) - length:
+            raise Absurd(f"its list {key!r} has more addresses of IPv{version} than a /{length}, which is far too many")

@@ -187,6 +187,8 @@ def test_a_bad_line_is_left_out_and_told(provider: Provider, cache: Path) -> Non
         (answer(web=[*SHIPPED["web"], "::/0"]), "its list 'web' has ::/0, which is far too wide"),
         (answer(web=[*SHIPPED["web"], "128.0.0.0/1"]), "far too wide"),
         (answer(web=[*SHIPPED["web"], "10.0.0.0/8"]), "far too wide"),
+        (answer(web=[f"{a}.{b}.0.0/16" for a in (1, 2) for b in range(256)]), "more addresses of IPv4 than a /8"),
+        (answer(web=[f"2a{n:02x}::/20" for n in range(32)]), "more addresses of IPv6 than a /16"),
         (answer(web=[*SHIPPED["web"], "10.1.0.0/16"]), "its list 'web' has 10.1.0.0/16, which is private (10.0.0.0/8)"),
         (answer(web=[*SHIPPED["web"], "169.254.169.254"]), "cloud metadata service"),
         (answer(web=[*SHIPPED["web"], "fd00::/64"]), "unique local"),
