@@ -38,7 +38,8 @@ def _settled(ruleset: Ruleset, fate: Fate, flow: Flow) -> str:
             return f"{_target(flow)} is the workload itself{source}, which is always reachable"
         case Kind.LINK:
             assert flow.address is not None
-            return f"{unroutable(ip_network(flow.address))}, which never leaves the workload's own link"
+            said = str(unroutable(ip_network(flow.address))).removeprefix(str(ip_network(flow.address)))
+            return f"{flow.address}{said}, which never leaves the workload's own link"
         case Kind.OFF:
             return f"the policy {ruleset.policy} is switched off: everything passes"
         case Kind.DNS:

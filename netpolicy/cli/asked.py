@@ -16,15 +16,14 @@ from netpolicy.ruleset import Ruleset
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """The options `--policy` and `--json`."""
-    parser.add_argument(
-        "--policy", type=Path, metavar="FILE", help="a .cspace.json, its directory, or a policy as JSON or TOML"
-    )
+    """The options `--policy`, which may be repeated, `--role` and `--json`."""
+    declare_policies(parser)
+    declare_role(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
 
-def declare_several(parser: argparse.ArgumentParser) -> None:
-    """The options `--policy`, which may be repeated, `--role` and `--json`."""
+def declare_policies(parser: argparse.ArgumentParser) -> None:
+    """The option `--policy`, which may be repeated."""
     parser.add_argument(
         "--policy",
         type=Path,
@@ -32,8 +31,6 @@ def declare_several(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="a .cspace.json, its directory, or a policy as JSON or TOML; several are merged: what any allows, unless any denies it",
     )
-    declare_role(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON object")
 
 
 def declare_role(parser: argparse.ArgumentParser) -> None:
@@ -43,18 +40,13 @@ def declare_role(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def policy(args: argparse.Namespace) -> Policy:
-    """The policy of `--policy`, of the project around the working directory, or the defaults; with the environment's names."""
-    return load(find(Path.cwd()) if args.policy is None else args.policy, environ=os.environ)
-
-
 def ruleset(policy: Policy, args: argparse.Namespace) -> Ruleset:
     """What a policy is now, for the container of `--role`."""
     return compile_policy(policy, role=args.role, now=SystemClock().now())
 
 
 def policies(args: argparse.Namespace) -> list[Policy]:
-    """Those of every `--policy`, or the one there is without it."""
+    """Those of every `--policy`, or without it that of the project around the working directory, or the defaults."""
     files: list[Path | None] = args.policy or [find(Path.cwd())]
     # The environment adds to the last one, which stands for the project.
     return [load(file, environ=os.environ if file is files[-1] else None) for file in files]

@@ -25,8 +25,7 @@ from netpolicy.decide import decide
 from netpolicy.errors import Exit
 from netpolicy.flow import Flow, Identity, Layer, Origin, Verdict
 from netpolicy.policy import Policy, parse_flow
-from netpolicy.policy.files import COMMITTED
-from netpolicy.policy.model import DEFAULTS
+from netpolicy.policy.suggestion import place
 from netpolicy.ruleset import Ruleset
 
 _LAYERS = {
@@ -65,14 +64,14 @@ class Advice:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("target", metavar="TARGET", help="what to connect to, such as github.com or 192.0.2.1:22")
-    asked.declare_several(parser)
+    asked.declare(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Judge one target."""
     flow = parse_flow(args.target)
     policies = asked.policies(args)
-    # Whatever is missing belongs into the last one.
+    # Whatever is missing belongs in the last one.
     policy, ruleset = policies[-1], asked.merged(policies, args)
     verdict = decide(ruleset, flow)
     document = {
@@ -126,13 +125,11 @@ def advise(policy: Policy, flow: Flow, verdict: Verdict) -> list[Advice]:
     """What to put where so that the flow is allowed, the narrowest first; nothing where the policy cannot say it."""
     if verdict.suggestion is None:
         return []
-    file, prefix = (COMMITTED, "firewall") if policy.source == DEFAULTS else (policy.source, policy.prefix)
-    below = f"{prefix}." if prefix else ""
     on = {preset.name for preset in policy.active}
     offering = [name for name in presets.naming(flow.name or "") if name not in on]
     return [
-        Advice(file, f"{below}allow", verdict.suggestion),
-        *(Advice(file, f"{below}presets.{name}", True) for name in offering),
+        Advice(*place(policy, "allow"), verdict.suggestion),
+        *(Advice(*place(policy, f"presets.{name}"), True) for name in offering),
     ]
 
 

@@ -37,7 +37,7 @@ _MODES: dict[Mode, str] = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    asked.declare_several(parser)
+    asked.declare(parser)
 
 
 def run(args: argparse.Namespace) -> int:

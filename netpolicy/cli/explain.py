@@ -26,21 +26,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("target", metavar="TARGET", help="what to connect to, such as github.com or 192.0.2.1:22")
     asked.declare(parser)
-    asked.declare_role(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Explain one target."""
     flow = parse_flow(args.target)
-    policy = asked.policy(args)
-    ruleset = asked.ruleset(policy, args)
+    ruleset = asked.merged(asked.policies(args), args)
     path = explain(ruleset, flow)
     document = {
         "target": args.target,
         "flow": str(flow),
         "steps": [asdict(step) for step in path.steps],
         **asdict(path.verdict),
-        "policy": policy.source,
+        "policy": ruleset.policy,
         "ruleset": ruleset.id,
         "mode": ruleset.mode,
         "warnings": list(ruleset.warnings),

@@ -7,7 +7,8 @@ refused is printed on standard error, by name and by destination, each with what
 refused, and the summary says what would have been.
 
 The policy is FILE, or that of the project around the working directory (.cspace.json with .cspace.local.json over it), or the
-built-in defaults; CSPACE_FIREWALL_DOMAINS adds to it. docs/run.md says what this does not hold back.
+built-in defaults; CSPACE_FIREWALL_DOMAINS adds to it. Several count together: what any of them allows is allowed, unless any
+denies it. docs/run.md says what this does not hold back.
 
 Exit status: the command's; 128 and the signal's number where a signal ended it; 127 and 126 where it is not there or not
 executable; 2, 3 or 5 with an error message where it was not started.
@@ -36,9 +37,7 @@ from netpolicy.run.uplink import Kind
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "--policy", type=Path, metavar="FILE", help="a .cspace.json, its directory, or a policy as JSON or TOML"
-    )
+    asked.declare_policies(parser)
     parser.add_argument(
         "--json-report", type=Path, metavar="FILE", help="write what happened there, as one JSON object"
     )
@@ -71,8 +70,9 @@ def run(args: argparse.Namespace) -> int:
             hint="For example: netpolicy run -- curl https://example.com",
             exit_status=Exit.BAD_INPUT,
         )
-    policy = asked.policy(args)
-    ruleset = asked.ruleset(policy, args)
+    policies = asked.policies(args)
+    # Whatever is missing belongs in the last one, and its resolvers are asked.
+    policy, ruleset = policies[-1], asked.merged(policies, args)
     if args.mode is not None:
         ruleset = replace(ruleset, mode=args.mode)
     wanted = plan(policy, ruleset, words, user=args.user, wanted=args.uplink, backend=args.backend)

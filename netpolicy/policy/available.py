@@ -69,5 +69,5 @@ def _target(entry: Any, *, names: bool) -> str:
     if not isinstance(entry, str):
         raise Refused('must be a text such as "example.com" or "192.0.2.0/24:443"')
     if isinstance(target.parse(entry).host, str) != names:
-        raise Refused("names belong into `names`, addresses and networks into `ranges`")
+        raise Refused("names belong in `names`, addresses and networks in `ranges`")
     return entry

@@ -39,7 +39,7 @@ def canonical(text: str) -> str:
     if not name:
         raise Refused("a name is empty; write one such as example.com")
     if "*" in name:
-        raise Refused("this stands for many names, and here is one needed; write an exact name")
+        raise Refused("this stands for many names, and one is needed here; write an exact name")
     _check_length(name)
     name = _to_ascii(name).lower()
     _check_length(name)

@@ -28,7 +28,7 @@ def domains(reader: Reader) -> Iterator[Rule]:
         if isinstance(entry, str):
             yield from _text(reader, key, entry)
         else:
-            more = "; objects belong into `allow`" if isinstance(entry, Mapping) else ""
+            more = "; objects belong in `allow`" if isinstance(entry, Mapping) else ""
             reader.refuse(key, entry, f"must be {_TEXT}{more}")
 
 

@@ -30,6 +30,10 @@ class Report:
     """Destinations that were refused, the most packets first."""
     backend: str = ""
     """What enforced it."""
+    domains: str = "domains"
+    """Where names are added to the policy, e.g. ``firewall.domains in .cspace.json``."""
+    allow: str = "allow"
+    """Where destinations are."""
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -65,9 +69,9 @@ class Report:
             refused = "would have been refused" if observed else "refused"
             found.append(f"{state.refused} packet{'s' if state.refused != 1 else ''} {refused}")
         names = [row.line() for row in self.denied]
-        found += _some(names, f"names that {state.policy} does not allow; to allow one add it to firewall.domains:")
+        found += _some(names, f"names that are not allowed; to allow one add it to {self.domains}:")
         rows = [row.line() for row in self.refused]
-        found += _some(rows, f"destinations that {state.policy} does not allow; to allow one add it to firewall.allow:")
+        found += _some(rows, f"destinations that are not allowed; to allow one add it to {self.allow}:")
         if state.unresolved:
             more = len(state.unresolved) - _MOST_LINES
             listed = ", ".join(state.unresolved[:_MOST_LINES]) + (f" and {more} more" if more > 0 else "")

@@ -16,6 +16,7 @@ from netpolicy.errors import UserError
 from netpolicy.gate.core import Gate
 from netpolicy.kernel.backends import Backend, open_enforcer
 from netpolicy.policy import Policy
+from netpolicy.policy.suggestion import place
 from netpolicy.ruleset import Ruleset
 from netpolicy.run import confine, hostside, refused, signals, syscalls, uplink
 from netpolicy.run.report import Report
@@ -43,6 +44,10 @@ class Plan:
     """None: the best there is."""
     backend: Backend = "auto"
     """What enforces the rules."""
+    domains: str = "domains"
+    """Where names are added to the policy, for people."""
+    allow: str = "allow"
+    """Where destinations are."""
 
 
 def plan(
@@ -55,7 +60,13 @@ def plan(
     backend: Backend = "auto",
 ) -> Plan:
     """Take from a policy what a run needs."""
-    return Plan(argv, ruleset, policy.dns.upstream or None, user, wanted, backend)
+    upstreams = policy.dns.upstream or None
+    return Plan(argv, ruleset, upstreams, user, wanted, backend, _where(policy, "domains"), _where(policy, "allow"))
+
+
+def _where(policy: Policy, key: str) -> str:
+    file, whole = place(policy, key)
+    return f"{whole} in {file}"
 
 
 def run(wanted: Plan) -> Report:
@@ -179,6 +190,8 @@ class Course:
                 denied=refused.names({**shown.denied, **shown.observed}, ruleset),
                 refused=refused.explained(shown.refusals, ruleset, shown.learned, attachment),
                 backend=enforcer.backend,
+                domains=wanted.domains,
+                allow=wanted.allow,
                 notes=_notes(wanted.ruleset, reach),
             )
 

@@ -181,6 +181,9 @@ def test_no_rule_opens_what_never_leaves_the_link() -> None:
     assert told(ask("127.0.0.1:22", ruleset=senseless)) == (True, "local")
     assert told(ask("224.0.0.1:443", ruleset=senseless)) == (False, "local")
     assert told(ask("224.0.0.1:80", ruleset=senseless)) == (False, "local")
+    assert ask("224.0.0.1:80").explanation == (
+        "224.0.0.1 is multicast (224.0.0.0/4), which never leaves the workload's own link"
+    )
     assert told(ask("0.0.0.1:80", ruleset=senseless)) == (False, "local")
     assert told(ask("0.0.0.0:22", ruleset=senseless)) == (True, "local")
     assert told(ask("255.255.255.255:80", ruleset=senseless)) == (False, "local")

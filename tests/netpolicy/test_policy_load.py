@@ -205,11 +205,11 @@ def test_a_project_preset_is_checked(project: Path) -> None:
         ".cspace/presets/other.json: name: must be the file's own name, 'other'",
         ".cspace/presets/wrong.json: colour: unknown key; known here: date, default, name, names, ranges, source, summary",
         ".cspace/presets/wrong.json: default: must be true or false",
-        ".cspace/presets/wrong.json: names[0]: names belong into `names`, addresses and networks into `ranges`",
+        ".cspace/presets/wrong.json: names[0]: names belong in `names`, addresses and networks in `ranges`",
         '.cspace/presets/wrong.json: names[1]: must be a text such as "example.com" or "192.0.2.0/24:443"',
         ".cspace/presets/wrong.json: names[2]: a target has no spaces; write each target as an entry of its own",
         ".cspace/presets/wrong.json: names[3]: com is a public suffix: anybody can have a name below it; write *.yourname.com, or the exact names",
-        ".cspace/presets/wrong.json: ranges[0]: names belong into `names`, addresses and networks into `ranges`",
+        ".cspace/presets/wrong.json: ranges[0]: names belong in `names`, addresses and networks in `ranges`",
     ]
 
 

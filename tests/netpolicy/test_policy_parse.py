@@ -172,7 +172,7 @@ def test_one_problem_is_one_line_and_many_are_cut() -> None:
         ({"enabled": "no"}, "firewall.enabled", "must be true or false"),
         ({"domains": "example.com"}, "firewall.domains", 'must be a list, such as ["example.com", "example.org:443"]'),
         ({"domains": [7]}, "firewall.domains[0]", 'must be a text such as "example.com" or "example.com:443"'),
-        ({"domains": [{"host": "a.example"}]}, "firewall.domains[0]", "objects belong into `allow`"),
+        ({"domains": [{"host": "a.example"}]}, "firewall.domains[0]", "objects belong in `allow`"),
         ({"allow": {}}, "firewall.allow", "must be a list"),
         ({"allow": [None]}, "firewall.allow[0]", "must be a text such as"),
         ({"allow": [{}]}, "firewall.allow[0]", "a rule needs a host"),

@@ -56,7 +56,7 @@ def test_a_question_means_one_flow(text: str, flow: str) -> None:
         ("gopher://example.com", "the port of gopher:// is not known here; write host:port"),
         ("https:///path", "a name is empty"),
         ("git@github.com:443", "a target has no user; write github.com:22 for SSH"),
-        ("*.example.com", "this stands for many names, and here is one needed; write an exact name"),
+        ("*.example.com", "this stands for many names, and one is needed here; write an exact name"),
         ("\udc80", "as it is registered"),
     ],
 )

@@ -193,6 +193,15 @@ def test_a_container_role_is_compared_and_explained(project: Path, capsys: pytes
     assert printed(capsys, "explain", "b.example", "--policy", "roles.json", "--role", "browser")[0] == 0
 
 
+def test_several_policies_are_explained_together(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "denials.json").write_text(json.dumps({"deny": ["192.0.2.0/24"], "presets": {"github": False}}))
+    for order in (["old.json", "denials.json"], ["denials.json", "old.json"]):
+        files = [word for file in order for word in ("--policy", file)]
+        status, document = answer(capsys, "explain", "192.0.2.9", *files)
+        assert (status, document["policy"]) == (1, " + ".join(order))
+        assert document["rule"]["key"] == "deny[0]"
+
+
 def test_diff_counts_what_covers_a_dead_rule(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inner = [f"192.0.2.{number}/30:443-444" for number in range(0, 32, 4)]
     (project / "many.json").write_text(json.dumps({"allow": [*inner, "192.0.2.0/27:443"], "host_access": [53]}))

@@ -149,11 +149,23 @@ def test_the_report_and_the_summary_say_what_to_add(lab: Lab, tmp_path: Path) ->
     assert report["unresolved"] == ["gone.example"]
     summary = done.stderr.decode()
     assert f"{report['refused_packets']} packets refused" in summary
-    assert "to allow one add it to firewall.domains:" in summary
+    assert f"to allow one add it to domains in {lab.directory / 'policy.json'}:" in summary
     assert "netpolicy run:     denied.example  (" in summary
-    assert "to allow one add it to firewall.allow:" in summary
+    assert f"to allow one add it to allow in {lab.directory / 'policy.json'}:" in summary
     assert f"netpolicy run:     allowed.example:8080/tcp  (1 packet to {site.v4}:8080/tcp)" in summary
     assert "allowed names that did not resolve: gone.example" in summary
+
+
+def test_several_policies_count_together(lab: Lab, allowed: Site) -> None:
+    """What one of them denies is denied, in whichever order they are named."""
+    denials = lab.directory / "denials.json"
+    denials.write_text(json.dumps({"deny": ["allowed.example"]}))
+    ask = ("getent", "hosts", "allowed.example")
+    runner = Runner(lab, ROOT, {"domains": ["allowed.example"]})
+    assert runner.run(*ask).status == 0
+    done = runner.run(*ask, options=["--policy", str(denials)])
+    assert done.status == 2
+    assert f"denied by allowed.example ({denials}, deny[0])" in done.stderr.decode()
 
 
 @BOTH

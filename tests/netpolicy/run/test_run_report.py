@@ -76,13 +76,14 @@ def report(*refused: Refused, **changes: object) -> Report:
 
 
 def test_the_summary_and_the_report_list_names_and_destinations() -> None:
-    made = report(*rows(Refusal(ip_address("192.0.2.99"), 6, 80, 4)), backend="nftables")
+    where = {"domains": "firewall.domains in policy.json", "allow": "firewall.allow in policy.json"}
+    made = report(*rows(Refusal(ip_address("192.0.2.99"), 6, 80, 4)), backend="nftables", **where)
     assert made.lines() == [
         "4 packets refused",
-        "names that policy.json does not allow; to allow one add it to firewall.domains:",
+        "names that are not allowed; to allow one add it to firewall.domains in policy.json:",
         "    shop.example  (2 times)",
         "    a.ads.example  (denied by *.ads.example (policy.json, firewall.deny[0]))",
-        "destinations that policy.json does not allow; to allow one add it to firewall.allow:",
+        "destinations that are not allowed; to allow one add it to firewall.allow in policy.json:",
         "    192.0.2.99:80/tcp  (4 packets)",
     ]
     document = made.to_json()
