@@ -14,11 +14,11 @@ import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from netpolicy.attachment import Attachment
 from netpolicy.errors import UserError
 from netpolicy.kernel import netns
+from netpolicy.operate import resolvconf
 from netpolicy.operate.docker import Container
 
 #: Answered or not, a query that reached the gate has been counted by then; seconds.
@@ -80,11 +80,7 @@ def advice(lost: Sequence[Astray], attachment: Attachment) -> str:
 
 def _server(pid: int) -> str | None:
     """The first resolver that the container's programs ask."""
-    try:
-        lines = Path(f"/proc/{pid}/root/etc/resolv.conf").read_text().splitlines()
-    except OSError:
-        return None
-    return next((words[1] for words in map(str.split, lines) if len(words) > 1 and words[0] == "nameserver"), None)
+    return next(iter(resolvconf.nameservers(pid)), None)
 
 
 def _ask(pid: int, server: str, name: str) -> bool:
