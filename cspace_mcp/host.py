@@ -61,7 +61,7 @@ class HostService:
     def spawn(self, request: Spawn, report: Reporter) -> Instance:
         """See `Service`. The images are built first, where they are missing or out of date."""
         config, project = self._configured(request.policy_file)
-        seconds, prefix = self._verify_seconds(), host_settings(self._environ).gate.prefix
+        seconds, shared = self._verify_seconds(), host_settings(self._environ).gate
         name = names.parse(request.name) if request.name is not None else None
         # What is wrong here would be found later too, but only after minutes of building.
         workspace.inspect(project.root, name.branch if name else None)
@@ -71,7 +71,13 @@ class HostService:
             older: list[str] = []
             image, _ = images.ensure_all(engine, report, older=older.append)
             spec = _spec(config, request, ruleset, image.tags[0] if image.tags else image.id)
-            spec = replace(spec, shortcomings=tuple(older), build=BuildOptions(keep_stale=True), prefix=prefix)
+            spec = replace(
+                spec,
+                shortcomings=tuple(older),
+                build=BuildOptions(keep_stale=True),
+                prefix=shared.prefix,
+                backend=shared.backend,
+            )
             spec = spec if seconds is None else replace(spec, verify_seconds=seconds)
             return views.instance(instances.up(engine, project, spec, report))
 

@@ -1,5 +1,7 @@
 """The gate's container: one for each Docker host, on the host's network, with NET_ADMIN and nothing else.
 
+(With ipset it has NET_RAW, too: iptables' match for sets asks the kernel about them through a raw socket.)
+
 The kernel holds the rules, not the container: while the gate is replaced, restarted or dead, what was denied stays denied and
 established flows go on; only names are not answered. So replacing it (another version, other settings) is safe at any time.
 
@@ -16,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from netpolicy.clock import Clock, SystemClock
 from netpolicy.errors import Exit, UserError
@@ -32,6 +35,8 @@ from sidecars.watched import Watched
 
 NAME = "cspace-gate"
 PREFIX = "csp-"
+#: What filters packets (docs/backends.md).
+Backend = Literal["auto", "nftables", "ipset"]
 STATE = "/var/lib/netpolicy"
 #: Label with the gate's name, so that containers of a replacement that was cut short are found.
 GATE_LABEL = "cspace.gate"
@@ -72,6 +77,7 @@ def ensure(
     *,
     upstreams: Sequence[str] = (),
     prefix: str = PREFIX,
+    backend: Backend = "auto",
     name: str = NAME,
     options: BuildOptions | None = None,
     older: Callable[[str], object] | None = None,
@@ -84,6 +90,7 @@ def ensure(
         reporter: Told each step.
         upstreams: Resolvers to ask, ``address`` or ``address:port``; none for those of the host.
         prefix: Interfaces whose names begin so are locked until a policy is applied.
+        backend: What filters packets.
         name: Of the container; its volume is ``NAME-state``.
         options: How its image is built.
         older: As with `sidecars.images.ensure`.
@@ -94,7 +101,7 @@ def ensure(
     """
     clock = clock or SystemClock()
     image = ensure_image(engine, GATE, reporter, options, older=older, clock=clock)
-    spec = _spec(name, image, upstreams, prefix)
+    spec = _spec(name, image, upstreams, prefix, backend)
     waiting = Step("gate", "waiting for another program that is starting the gate")
     lock = Journal().lock(Key(str(engine.address), "gate", name), seconds=_LOCK_SECONDS,
                           waiting=lambda _holder: reporter(waiting))  # fmt: skip
@@ -133,8 +140,9 @@ def conversation(engine: Engine, container: ContainerInfo, *, seconds: float = 3
         yield client
 
 
-def _spec(name: str, image: ImageInfo, upstreams: Sequence[str], prefix: str) -> ContainerSpec:
+def _spec(name: str, image: ImageInfo, upstreams: Sequence[str], prefix: str, backend: Backend) -> ContainerSpec:
     command = ["netpolicy", "gate", "serve", "--socket", SOCKET, "--state", STATE, "--prefix", prefix]
+    command += ["--backend", backend]
     for upstream in upstreams:
         command += ["--upstream", upstream]
     labels = {ROLE: "gate", VERSION: our_version(), GATE_LABEL: name}
@@ -145,7 +153,7 @@ def _spec(name: str, image: ImageInfo, upstreams: Sequence[str], prefix: str) ->
         command=command,
         network="host",
         cap_drop=("ALL",),
-        cap_add=("NET_ADMIN",),
+        cap_add=("NET_ADMIN", "NET_RAW") if backend == "ipset" else ("NET_ADMIN",),
         security_options=("no-new-privileges",),
         read_only=True,
         tmpfs={"/run": "rw,nosuid,nodev,noexec,mode=0755,size=16m", "/tmp": "rw,nosuid,nodev,noexec,size=16m"},

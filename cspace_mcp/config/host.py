@@ -1,6 +1,6 @@
 """What is set once for a machine, not for a project: one gate serves all projects of a Docker host.
 
-``$XDG_CONFIG_HOME/cspace/host.json`` (``~/.config/cspace/host.json``): ``{"gate": {"prefix": "csp-"}}``.
+``$XDG_CONFIG_HOME/cspace/host.json`` (``~/.config/cspace/host.json``): ``{"gate": {"prefix": "csp-", "backend": "auto"}}``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from netpolicy.errors import Exit, UserError
 from netpolicy.policy import Problem
 from netpolicy.policy.files import read_json
 from netpolicy.policy.problems import nearest
+from sidecars.gate import Backend
 from sidecars.networks import PREFIX
 
 #: An interface's name has at most 15 bytes (IFNAMSIZ), and eight of ours are the instance's tag.
@@ -40,6 +41,10 @@ class HostGate(_Section):
 
     prefix: Annotated[str, AfterValidator(_prefix)] = Field(
         default=PREFIX, description="How names of instances' bridge interfaces begin; what begins so is locked."
+    )
+    backend: Backend = Field(
+        default="auto",
+        description="What filters packets: auto, nftables, or ipset (with iptables, for kernels without nf_tables).",
     )
 
 

@@ -19,7 +19,7 @@ from netpolicy.gate.core import Gate
 from netpolicy.gate.server import ControlServer
 from netpolicy.gate.state import StateStore
 from netpolicy.kernel import netns
-from netpolicy.kernel.backends import Backend, open_enforcer
+from netpolicy.kernel.backends import BACKENDS, Backend, open_enforcer, remove
 
 _log = logging.getLogger("netpolicy.gate")
 
@@ -47,7 +47,7 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     servers = tuple(Server.parse(text) for text in upstreams)
-    with _opened(namespace) as place, _claim(table, place):
+    with _opened(namespace) as place, claim(table, place):
         store = StateStore(state)
         enforcer = open_enforcer(backend, table=table, netns=place)
         gate = Gate(
@@ -59,6 +59,8 @@ async def serve(
             version=version,
         )
         async with gate:
+            # Only now: everything is locked or enforced by the backend that was chosen.
+            await asyncio.to_thread(_succeed, enforcer.backend, table, place)
             server = ControlServer(gate, control)
             try:
                 await server.start()
@@ -69,6 +71,21 @@ async def serve(
             finally:
                 await server.close()
     return Exit.OK
+
+
+def _succeed(backend: str, table: str, place: netns.Namespace) -> None:
+    """Take away what a gate with another backend has left in the kernel.
+
+    Its rules would go on refusing, and would know nothing of the names that are looked up now.
+    """
+    for former in BACKENDS:
+        if former in ("auto", backend):
+            continue
+        try:
+            remove(former, table=table, netns=place)
+        except UserError as error:
+            # Most hosts have never had that backend, or have not what it needs.
+            _log.debug("whether %s has left anything is not known: %s", former, error.message)
 
 
 @contextmanager
@@ -85,7 +102,7 @@ def _opened(namespace: str | None) -> Iterator[int | None]:
 
 
 @contextmanager
-def _claim(table: str, place: netns.Namespace) -> Iterator[None]:
+def claim(table: str, place: netns.Namespace) -> Iterator[None]:
     """Be the only gate of this network namespace that keeps the table: a second one would lock what the first one holds.
 
     An abstract socket address belongs to the namespace, and is free again when its process ends, however it ends (unix(7)).

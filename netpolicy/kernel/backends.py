@@ -39,10 +39,7 @@ def open_enforcer(backend: Backend = "auto", *, table: str = "netpolicy", netns:
     """
     makers = _makers()
     if backend != "auto":
-        if backend not in makers:
-            known = ", ".join(BACKENDS)
-            raise UserError("bad-backend", f"{backend!r} is no backend, only {known} are", exit_status=Exit.BAD_INPUT)
-        return makers[backend](table, netns)
+        return makers[_named(backend)](table, netns)
     lacking: dict[str, str] = {}
     for name, make in makers.items():
         try:
@@ -59,6 +56,21 @@ def open_enforcer(backend: Backend = "auto", *, table: str = "netpolicy", netns:
         exit_status=Exit.MISSING,
         details={"lacking": lacking},
     )
+
+
+def remove(backend: str, *, table: str = "netpolicy", netns: Namespace = None) -> None:
+    """Take away everything that a backend which is no longer in use has put into the kernel.
+
+    To be called once the other one has locked what there is. A host that never had this backend is no error.
+
+    Raises:
+        UserError: what the kernel or a program refused; ``bad-backend``.
+    """
+    enforcer = open_enforcer(_named(backend), table=table, netns=netns)
+    try:
+        enforcer.uninstall()
+    finally:
+        enforcer.close()
 
 
 def attempt(make: Maker, namespace: Namespace) -> None:
@@ -96,6 +108,14 @@ def _scratch(namespace: Namespace) -> Iterator[Namespace]:
         yield made
     finally:
         os.close(made)
+
+
+def _named(text: str) -> Backend:
+    for known in BACKENDS:
+        if text == known:
+            return known
+    names = ", ".join(BACKENDS)
+    raise UserError("bad-backend", f"{text!r} is no backend, only {names} are", exit_status=Exit.BAD_INPUT)
 
 
 def _makers() -> dict[str, Maker]:

@@ -12,6 +12,7 @@ from netpolicy.gate.protocol import Drift, State
 from netpolicy.probe.verification import Settings
 from netpolicy.ruleset import Ruleset
 from sidecars.images import BuildOptions
+from sidecars.gate import Backend
 from sidecars.networks import PREFIX, Pool
 
 #: The container's memory limit where none is asked for, in bytes. A limit keeps one instance from taking the host down.
@@ -66,6 +67,8 @@ class InstanceSpec:
     pool: Pool = field(default_factory=Pool)
     prefix: str = PREFIX
     """How names of bridge interfaces begin; the gate locks this prefix."""
+    backend: Backend = "auto"
+    """What the gate filters packets with."""
     build: BuildOptions = field(default_factory=BuildOptions)
     """How the gate's image is made, where it is missing or out of date."""
     shortcomings: tuple[str, ...] = ()

@@ -45,7 +45,12 @@ def lock(m: Making) -> None:
     network = made(m.network)
     _one_prefix(m)
     m.handle = gate.ensure(
-        m.engine, m.reporter, prefix=m.spec.prefix, options=m.spec.build, older=m.shortcomings.append
+        m.engine,
+        m.reporter,
+        prefix=m.spec.prefix,
+        backend=m.spec.backend,
+        options=m.spec.build,
+        older=m.shortcomings.append,
     )
     wanted = network.attachment(m.project.name, m.name.text)
     with m.gate() as client:

@@ -31,6 +31,11 @@ def test_the_prefix_is_read(tmp_path: Path) -> None:
     assert host_settings(settings(tmp_path, {"gate": {"prefix": "box1-"}})).gate.prefix == "box1-"
 
 
+def test_the_backend_is_read(tmp_path: Path) -> None:
+    assert host_settings({"XDG_CONFIG_HOME": str(tmp_path)}).gate.backend == "auto"
+    assert host_settings(settings(tmp_path, {"gate": {"backend": "ipset"}})).gate.backend == "ipset"
+
+
 @pytest.mark.parametrize(
     ("document", "words"),
     [
@@ -38,6 +43,7 @@ def test_the_prefix_is_read(tmp_path: Path) -> None:
         ({"gate": {"prefix": "toolong-"}}, "must be a letter, at most five more"),
         ({"gate": {"prefix": ""}}, "must be a letter, at most five more"),
         ({"gate": {"prefix": 7}}, "must be a valid string"),
+        ({"gate": {"backend": "pf"}}, "must be 'auto', 'nftables' or 'ipset'"),
         ({"gate": {"prefx": "a-"}}, "unknown key; did you mean 'prefix'?"),
         ({"gates": {}}, "unknown key; did you mean 'gate'?"),
         ([], "must be"),

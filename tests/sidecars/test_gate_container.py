@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -17,7 +18,7 @@ from netpolicy.policy import parse
 from netpolicy.ruleset import Ruleset
 from sidecars import gate, networks
 from sidecars.engine import PROJECT, ContainerSpec, Engine, labels
-from sidecars.gate import GateHandle
+from sidecars.gate import Backend, GateHandle
 from sidecars.images import BuildOptions
 from sidecars.images.base import BASE
 
@@ -108,9 +109,12 @@ def test_ensuring_twice_changes_nothing(engine: Engine) -> None:
 
 
 @pytest.mark.requirement("F1")
-def test_a_container_is_closed_until_a_policy_opens_what_it_names(lab: Lab, engine: Engine) -> None:
-    allowed, denied = lab.site("gate-allowed.example"), lab.site("gate-denied.example")
-    handle = ensure(engine)
+@pytest.mark.requirement("F9")
+@pytest.mark.parametrize("backend", ["nftables", "ipset"])
+def test_a_container_is_closed_until_a_policy_opens_what_it_names(lab: Lab, engine: Engine, backend: Backend) -> None:
+    allowed, denied = lab.site(), lab.site()
+    handle = ensure(engine, backend=backend)
+    assert handle.hello.backend == backend
     network = workload(engine, "one")
     attachment = network.attachment("toy", "one")
     lab.receiver.forget()
@@ -129,6 +133,9 @@ def test_a_container_is_closed_until_a_policy_opens_what_it_names(lab: Lab, engi
     assert reach(engine, "one", denied.name) != "reached"
     assert not lab.receiver.arrived(denied.v4)
     assert not lab.receiver.arrived(denied.v6)
+    # What a gate leaves in force would be in the way of the next one with another backend.
+    gate.remove(engine, state=True)
+    lab.host.run([sys.executable, "-m", "netpolicy", "gate", "uninstall", "--backend", backend, "--yes"])
 
 
 @pytest.mark.requirement("F11")
