@@ -8,7 +8,7 @@ from typing import Any
 
 from netpolicy import presets
 from netpolicy.policy import target
-from netpolicy.policy.files import read_json
+from netpolicy.policy.files import read_json, refuse_planted
 from netpolicy.policy.problems import Problem, Refused
 from netpolicy.policy.reading import Reader
 from netpolicy.presets import Preset
@@ -23,7 +23,8 @@ def available(base: Path | None, problems: list[Problem]) -> dict[str, Preset]:
     """All presets by name. A project's own stands in for one of ours with the same name."""
     found = {name: presets.load(name) for name in presets.names()}
     folder = None if base is None else base / FOLDER
-    if folder is not None and folder.is_dir():
+    if base is not None and folder is not None and folder.is_dir():
+        refuse_planted(base, [folder.parent], base)
         for path in sorted(folder.glob("*.json")):
             preset = _read(path, (FOLDER / path.name).as_posix(), problems)
             if preset is not None:
@@ -33,6 +34,10 @@ def available(base: Path | None, problems: list[Problem]) -> dict[str, Preset]:
 
 def _read(path: Path, file: str, problems: list[Problem]) -> Preset | None:
     before = len(problems)
+    if not path.is_file():
+        # A link may lead to a pipe, where reading waits, or to a device, where opening is enough to do something.
+        problems.append(Problem(file, "", None, "is no file"))
+        return None
     reader = Reader(read_json(path, file, problems) or {}, key="", owner=lambda _key: file, problems=problems)
     if len(problems) > before:
         return None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Callable, Mapping
+import stat
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from netpolicy.errors import Exit, UserError
 from netpolicy.policy.problems import Problem, Refused, shown
 
 #: Committed with a project; its `firewall` object is the policy.
@@ -20,13 +23,42 @@ LARGEST_BYTES = 4 << 20
 
 
 def find(start: Path) -> Path | None:
-    """The nearest directory from `start` upwards that holds a project's configuration, up to its git repository's top."""
+    """The nearest directory from `start` upwards that holds a project's configuration, up to its git repository's top.
+
+    Raises:
+        UserError: ``not-yours``: somebody else may have put it there, into a directory that everybody can write.
+    """
     for folder in (start, *start.parents):
-        if (folder / COMMITTED).is_file() or (folder / LOCAL).is_file():
+        if found := [folder / name for name in (COMMITTED, LOCAL) if (folder / name).is_file()]:
+            refuse_planted(folder, found, start)
             return folder
         if (folder / ".git").exists():
             return None
     return None
+
+
+def refuse_planted(folder: Path, found: Iterable[Path], start: Path) -> None:
+    """What somebody puts into ``/tmp`` is not to be in force for everybody who works there, or below.
+
+    Args:
+        folder: A directory.
+        found: What is in it.
+        start: Whose owner may put things there, besides root and ourselves.
+
+    Raises:
+        UserError: ``not-yours``.
+    """
+    if not folder.stat().st_mode & stat.S_IWOTH:
+        return
+    known = {0, os.geteuid()} | ({start.stat().st_uid} if start.exists() else set())
+    for path in found:
+        if path.lstat().st_uid not in known:
+            raise UserError(
+                "not-yours",
+                f"{path} belongs to another user, in a directory that everybody can write to",
+                hint="Remove it, or go on in a directory of your own.",
+                exit_status=Exit.BAD_INPUT,
+            )
 
 
 def read_policy(path: Path, file: str, problems: list[Problem]) -> Mapping[str, Any] | None:
