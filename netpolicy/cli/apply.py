@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     confirm_seconds = None if args.confirm is None else duration(args.confirm)
     wanted = operating.wanted(args)
     held = selecting.one(selecting.look(operating.home_of(args), start=True).held, args.to)
+    operating.within(args)
     with gates.talk(held.home, start=False) as gate:
         done = _applied(gate, held, wanted, args, confirm_seconds, seconds)
         if args.json:
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         if confirm_seconds is not None:
             if args.json or not operating.interactive():
                 operating.note(
-                    f"unless 'netpolicy confirm {held.id}' comes in time, {held.id} goes back to what it was"
+                    f"unless 'netpolicy confirm {held.id}' comes within {confirm_seconds:g} s, {held.id} goes back to what it was"
                 )
             elif not _confirmed(gate, held.id):
                 return Exit.DENIED

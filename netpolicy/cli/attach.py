@@ -1,9 +1,9 @@
 """Put a network that exists behind the firewall: lock it, apply a policy, prove it.
 
   netpolicy attach --docker-network shop_default policy.json
-  netpolicy attach --compose shop policy.json         every network of a compose project
+  netpolicy attach --compose shop policy.json           every network of a compose project
   netpolicy attach --bridge br-abc123 policy.json
-  netpolicy attach --output --netns build policy.json the programs of a network namespace
+  netpolicy attach --output --netns build policy.json   the programs of a network namespace
 
 Needs root. A gate is started in the background where none answers. What is attached already keeps its id and gets the policy anew,
 without being locked in between; else connections that exist are cut. docs/attach.md says what this stops and what it does not.
@@ -15,7 +15,7 @@ policy blocks was reached, and the network is locked again.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     seconds = operating.seconds(args)
     wanted = operating.wanted(args)
     found = _found(args)
+    within = operating.within(args)
     home = operating.home_of(args)
     if args.output:
         (only,) = found
@@ -61,16 +62,17 @@ def run(args: argparse.Namespace) -> int:
         assert only.candidate.namespace is not None
         home = homes.of_namespace(home, only.candidate.inode, only.candidate.namespace)
     with gates.talk(home, start=True, backend=args.backend) as gate:
+        gate_backend = gate.handshake().backend
         work = _Work(home, gate, wanted, _ready(gate, found))
         work.enforce()
-        outcomes = [
-            work.prove(one, seconds=None if args.no_verify else seconds, within=args.within) for one in work.found
-        ]
+        outcomes = [work.prove(one, seconds=None if args.no_verify else seconds, within=within) for one in work.found]
         for done in outcomes:
             if done.breached:
                 gate.attach(done.state.attachment)
     if any(done.breached for done in outcomes):
         raise operating.breach(outcomes, locked=True)
+    for text in _without_effect(args, gate_backend, outcomes):
+        operating.note(text)
     if args.json:
         operating.answer({"attachments": [done.to_json() for done in outcomes]})
     else:
@@ -78,6 +80,16 @@ def run(args: argparse.Namespace) -> int:
             operating.say(words.outcome(done, "attached"))
         operating.say(words.following(outcomes))
     return operating.judged(outcomes, strict=args.strict)
+
+
+def _without_effect(args: argparse.Namespace, backend: str, outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """What was asked for and is not so, because it was there already."""
+    if backend and args.backend not in ("auto", backend):
+        yield f"the gate that runs here filters with {backend}; --backend is for one that is started"
+    for done in outcomes:
+        attachment = done.state.attachment
+        if args.name not in (None, attachment.name):
+            yield f"{attachment.id} keeps the name {attachment.name}; detach it first to give it another"
 
 
 @dataclass(slots=True)

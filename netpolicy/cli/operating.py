@@ -73,6 +73,16 @@ def seconds(args: argparse.Namespace) -> float:
     return value
 
 
+def within(args: argparse.Namespace) -> str | None:
+    """``--from``, which can be behind the firewall. Raises UserError."""
+    from netpolicy.operate import attachable
+
+    text: str | None = args.within
+    if text is not None:
+        attachable.behind(text)
+    return text
+
+
 def note(text: str) -> None:
     """Something that is not the answer, on standard error."""
     print(f"netpolicy: {text}", file=sys.stderr)  # noqa: T201

@@ -34,10 +34,11 @@ def run(args: argparse.Namespace) -> int:
     """Verify one attachment."""
     seconds = operating.seconds(args)
     held = selecting.one(selecting.look(operating.home_of(args), start=True).held, args.id)
+    within = operating.within(args)
     settings = _settings(args.policy, held)
     with gates.talk(held.home, start=False) as gate:
         operating.note(f"trying connections from inside {held.state.attachment.name}")
-        done = applying.verify(gate, held.state, settings, replace(held.way(), seconds=seconds, within=args.within))
+        done = applying.verify(gate, held.state, settings, replace(held.way(), seconds=seconds, within=within))
     if done.breached:
         raise operating.breach([done], locked=False)
     if args.json:

@@ -77,14 +77,8 @@ def of_namespace(text: str, *, name: str | None = None) -> Candidate:
     Raises:
         UserError: ``no-namespace``; ``bad-namespace``: it is this program's own.
     """
-    path = namespace_path(text)
-    try:
-        inode = Path(path).stat().st_ino
-    except OSError as error:
-        raise UserError(
-            "no-namespace", f"there is no network namespace {text!r}: {error.strerror}", exit_status=Exit.MISSING
-        ) from error
-    if inode == Path("/proc/self/ns/net").stat().st_ino:
+    path, inode = namespace_path(text), _inode(text)
+    if inode == _own():
         raise UserError(
             "bad-namespace",
             f"{text} is in this machine's own network namespace, whose programs include the gate itself",
@@ -94,6 +88,35 @@ def of_namespace(text: str, *, name: str | None = None) -> Candidate:
     hosts = netns.call(path, _hosts)
     attachment = Attachment(f"ns{inode}"[-_LONGEST_ID:], name or f"netns {text}", "", (), hosts, "output")
     return Candidate(attachment, namespace=path, inode=inode)
+
+
+def behind(text: str) -> None:
+    """Make sure that a namespace can be behind the firewall: a name, the id of a process in it, or a path.
+
+    Raises:
+        UserError: ``no-namespace``; ``bad-namespace``: it is this program's own, from where a block would look like a breach.
+    """
+    if _inode(text) == _own():
+        raise UserError(
+            "bad-namespace",
+            f"{text} is in this machine's own network namespace, which is not behind the firewall",
+            hint="Name a process that is behind it, or its namespace: --from PID, or --from NAME.",
+            exit_status=Exit.BAD_INPUT,
+        )
+
+
+def _inode(text: str) -> int:
+    try:
+        return Path(namespace_path(text)).stat().st_ino
+    except OSError as error:
+        why = "" if isinstance(error, FileNotFoundError) else f": {error.strerror}"
+        raise UserError(
+            "no-namespace", f"there is no network namespace {text!r}{why}", exit_status=Exit.MISSING
+        ) from error
+
+
+def _own() -> int:
+    return Path("/proc/self/ns/net").stat().st_ino
 
 
 def namespace_path(text: str) -> str:

@@ -44,6 +44,12 @@ def _unheard(gate: GateClient, before: State, report: VerificationReport) -> Ite
     now = gate.status(before.attachment.id).attachments[0]
     if failed and _asked(now) == _asked(before):
         where, port = before.attachment.interface, now.dns.port
+        if before.attachment.hook == "output":
+            yield (
+                "no question for a name reached the gate from inside: the namespace's loopback is down, "
+                "or rules of somebody else in there drop them"
+            )
+            return
         yield (
             f"no question for a name reached the gate from inside: another firewall of this machine seems to drop them. "
             f"Let port {port} in there, for UDP and TCP: 'ufw allow in on {where} to any port {port}', or "

@@ -93,7 +93,7 @@ def one(held: Sequence[Held], wanted: str | None) -> Held:
     matching = list(held) if wanted is None else _meant(held, wanted)
     if len(matching) == 1:
         return matching[0]
-    known = ", ".join(entry.id for entry in held)
+    known = ", ".join(_told(entry) for entry in held)
     if not matching:
         raise UserError(
             "not-attached",
@@ -106,16 +106,22 @@ def one(held: Sequence[Held], wanted: str | None) -> Held:
     raise UserError(
         "which-attachment",
         "several networks are attached" if wanted is None else f"{wanted!r} can mean several attachments",
-        hint=f"Name one of {', '.join(entry.id for entry in matching)}.",
+        hint=f"Name one of {', '.join(_told(entry) for entry in matching)}.",
         exit_status=Exit.BAD_INPUT,
     )
+
+
+def _told(entry: Held) -> str:
+    """Its id, and what people know it by where that is something else."""
+    attachment = entry.state.attachment
+    return entry.id if attachment.name in (entry.id, attachment.interface) else f"{entry.id} ({attachment.name})"
 
 
 def _meant(held: Sequence[Held], wanted: str) -> list[Held]:
     """The closest reading that fits anything: an id is unique, a name need not be."""
     return (
         [entry for entry in held if entry.id == wanted]
-        or [entry for entry in held if entry.state.attachment.name == wanted]
+        or [entry for entry in held if entry.state.attachment.name in (wanted, f"netns {wanted}")]
         or [entry for entry in held if entry.state.attachment.interface == wanted]
         or [entry for entry in held if entry.note is not None and entry.note.network == wanted]
     )

@@ -103,8 +103,11 @@ def shown(held: Held, found: Shown, moment: float) -> list[str]:
         ("network", ", ".join(map(str, attachment.networks)) or "-"),
         ("host", ", ".join(map(str, attachment.gateways)) or "-"),
         ("backend", held.gate.backend or "unknown"),
-        ("names", f"{state.dns.answered} answered, {state.dns.denied} refused; {state.learned} addresses learned"),
-        ("refused", f"{state.refused} packets"),
+        (
+            "names",
+            f"{state.dns.answered} answered, {state.dns.denied} refused; {_count(state.learned, 'address', 'addresses')} learned",
+        ),
+        ("refused", _count(state.refused, "packet", "packets")),
     ]
     rows += [
         ("", f"{seen.packets:>6}  {_destination(seen.address, seen.protocol, seen.port)}")
@@ -182,6 +185,10 @@ def _size(state: State) -> str:
         for count, what in ((state.names, "name"), (state.ranges, "range"))
         if count or what == "name"
     )
+
+
+def _count(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"
 
 
 def _destination(address: object, protocol: int, port: int) -> str:

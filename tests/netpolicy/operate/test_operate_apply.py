@@ -41,7 +41,7 @@ def test_what_nobody_confirms_is_taken_back(lab: Lab, operator: Operator, box: W
     former, later = lab.site("before.example"), lab.site("after.example")
     done = operator.run("apply", operator.policy("after.example"), "--confirm", "2s", "--no-verify", "--json")
     assert done.json["confirm_by"] is not None
-    assert "unless 'netpolicy confirm brwork' comes in time, brwork goes back" in done.errors
+    assert "unless 'netpolicy confirm brwork' comes within 2 s, brwork goes back" in done.errors
     ruleset_within(operator, before)
     assert reaches(lab, box, former)
     assert not reaches(lab, box, later)

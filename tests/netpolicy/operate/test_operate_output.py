@@ -77,6 +77,9 @@ def test_a_namespace_that_has_gone_leaves_a_gate_that_can_be_ended(operator: Ope
         (done,) = operator.run("attach", "--output", "--netns", name, operator.policy(), "--no-verify", "--json").json[
             "attachments"
         ]
+        # What stood behind --netns finds it as well, and who does not know it is told.
+        assert operator.run("status", name, "--json").json["id"] == done["id"]
+        assert operator.run("status", "x", status=3).errors.endswith(f"There are: {done['id']} (netns {name}).\n")
     finally:
         netns.delete(name)
     told = operator.run("status", "--json").json

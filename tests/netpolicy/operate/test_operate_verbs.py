@@ -74,6 +74,10 @@ def test_attaching_again_keeps_the_id_and_locks_nothing(lab: Lab, operator: Oper
     assert again.json["attachments"][0]["id"] == once["attachments"][0]["id"]
     assert again.json["attachments"][0]["attachment"]["name"] == "work"
     assert "locked" not in again.errors
+    words = ("attach", "--bridge", "br-work", operator.policy("second.example"), "--no-verify")
+    other = operator.run(*words, "--name", "other", "--backend", "ipset").errors
+    assert "brwork keeps the name work; detach it first to give it another" in other
+    assert "the gate that runs here filters with nftables; --backend is for one that is started" in other
     assert not reaches(lab, box, first)
     assert reaches(lab, box, second)
     assert operator.run("status", "work", "--json").json["state"]["ruleset"] == again.json["attachments"][0]["ruleset"]
@@ -112,6 +116,8 @@ def test_what_cannot_be_proven_is_said(lab: Lab, operator: Operator) -> None:
     resident = wire.popen(["sleep", "1000"], stdout=subprocess.DEVNULL)
     while not Path(f"/proc/{resident.pid}/cmdline").read_bytes().startswith(b"sleep"):
         assert resident.poll() is None
+    error = operator.run("verify", "wire0", "--from", "nowhere", "--json", status=3).json["error"]
+    assert error["message"] == "there is no network namespace 'nowhere'"
     for place in (wire.name, str(resident.pid)):
         assert operator.run("verify", "wire0", "--from", place, "--strict", "--json").json["verdict"] == "verified"
 
@@ -167,6 +173,8 @@ REFUSED = [
     (["--output", "--netns", "nowhere"], 3, "no-namespace"),
     (["--output", "--netns", "/proc/self/ns/net"], 2, "bad-namespace"),
     (["--bridge", "wire0", "--netns", "x"], 2, "usage"),
+    (["--interface", "wire0", "--from", "nowhere"], 3, "no-namespace"),
+    (["--interface", "wire0", "--from", "/proc/self/ns/net"], 2, "bad-namespace"),
 ]
 
 
