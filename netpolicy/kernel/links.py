@@ -142,6 +142,17 @@ class Links:
         info = self._link(name).get_attr("IFLA_LINKINFO")
         return info is not None and info.get_attr("IFLA_INFO_KIND") == "bridge"
 
+    def ports(self, bridge: str) -> dict[str, str | None]:
+        """The ports of a bridge, each with its kind; None for a piece of hardware."""
+        master = self.index(bridge)
+        found: dict[str, str | None] = {}
+        for link in self._do("list links", self._list):
+            if link.get_attr("IFLA_MASTER") == master:
+                info = link.get_attr("IFLA_LINKINFO")
+                kind = None if info is None else info.get_attr("IFLA_INFO_KIND")
+                found[str(link.get_attr("IFLA_IFNAME"))] = None if kind is None else str(kind)
+        return found
+
     def passes(self, name: str) -> bool:
         """Whether a link that is a port of a bridge lets packets through by now."""
         info = self._link(name).get_attr("IFLA_LINKINFO")

@@ -11,7 +11,7 @@ from netpolicy.errors import Exit, UserError
 from netpolicy.flow import Flow
 from netpolicy.gate.client import GateClient
 from netpolicy.gate.protocol import State
-from netpolicy.operate import docker, doubts, notes, proving
+from netpolicy.operate import docker, doubts, notes, proving, wires
 from netpolicy.operate.homes import Home
 from netpolicy.policy import Policy
 from netpolicy.probe import VerificationReport
@@ -153,7 +153,7 @@ def verify(gate: GateClient, state: State, settings: Plan, way: Way) -> Outcome:
     taken = docker.addresses(way.network) if way.network else ()
     with proving.inside(attachment, namespace=way.namespace, within=way.within, taken=taken) as place:
         report = proving.prove(place, ruleset, settings, permits, seconds=way.seconds)
-    found = doubts.of(gate, before, report, way.network)
+    found = (*doubts.of(gate, before, report, way.network), *wires.doubts(attachment))
     if found:
         weaker = "degraded" if report.state == "verified" else report.state
         report = replace(report, state=weaker, reasons=(*report.reasons, *found))

@@ -97,3 +97,17 @@ def test_a_missing_namespace() -> None:
     with pytest.raises(UserError) as refused:
         Links("no-such-namespace")
     assert refused.value.code == "no-namespace"
+
+
+def test_the_ports_of_a_bridge_and_what_they_are(pair: tuple[int, int]) -> None:
+    one, _ = pair
+    with Links(one) as links:
+        links.bridge("br0")
+        links.bridge("br1")
+        assert links.ports("br0") == {}
+        links.veth("left", "right")
+        links.veth("other", "end")
+        ip(one, "link", "add", "far", "type", "vxlan", "id", "7", "remote", "192.0.2.1", "dstport", "4789")
+        for port, bridge in (("left", "br0"), ("far", "br0"), ("other", "br1")):
+            links.enslave(port, bridge)
+        assert links.ports("br0") == {"left": "veth", "far": "vxlan"}
