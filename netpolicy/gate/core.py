@@ -15,7 +15,7 @@ import logging
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -133,6 +133,9 @@ class Gate:
         async with keep.turn(attachment.id):
             before = keep.held.get(attachment.id)
             held = keep.make(Record(attachment, dns_port=None if before is None else before.record.dns_port))
+            with suppress(UserError):  # where no port is free, `listen` says so
+                # Chosen now, it is remembered together with the attachment.
+                held.record = replace(held.record, dns_port=held.listeners.choose_port())
             keep.held[attachment.id] = held
             try:
                 await keep.save()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -192,12 +192,12 @@ class StateStore:
         Raises:
             UserError: ``state-not-saved``; the old file is still there.
         """
-        text = self._written(records)
+        parts = self._written(records)
         fresh = self.path.with_suffix(".json.new")
         try:
             descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
-                file.write(text)
+                file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
             if self._damaged:
@@ -216,8 +216,8 @@ class StateStore:
                 hint="Free space there; nothing was changed.",
             ) from error
 
-    def _written(self, records: Iterable[Record]) -> bytes:
-        """The file's content. What has not changed since the last time, most attachments of many, is not written out anew."""
+    def _written(self, records: Iterable[Record]) -> Iterator[bytes]:
+        """The file's content, in pieces. What has not changed since the last time, most attachments of many, is not written out anew."""
         texts: dict[str, tuple[Record, bytes]] = {}
         for record in records:
             known = self._texts.get(record.attachment.id)
@@ -225,11 +225,19 @@ class StateStore:
                 known = record, json.dumps(record.to_json()).encode()
             texts[record.attachment.id] = known
         self._texts = texts
-        return b'{"format": %d, "attachments": [%s]}' % (_FORMAT, b", ".join(text for _, text in texts.values()))
+        return _document(text for _, text in texts.values())
 
     def close(self) -> None:
         """Let another gate use the directory."""
         os.close(self._lock)
+
+
+def _document(rows: Iterable[bytes]) -> Iterator[bytes]:
+    yield b'{"format": %d, "attachments": [' % _FORMAT
+    for number, row in enumerate(rows):
+        yield b", " if number else b""
+        yield row
+    yield b"]}"
 
 
 def _read(row: Any, *, old: bool) -> tuple[Record | None, str | None]:

@@ -71,10 +71,13 @@ class NftablesEnforcer:
             inside = self._in
             inside.listen()
             writer = inside.writer(attachment)
+            known = inside.known(writer)
             forgotten = inside.forget_learned(attachment.id) if inside.disturbed(attachment.id) else ()
-            inside.commit([*writer.create(), *inside.moved(writer), *writer.lock(), *forgotten])
+            inside.commit([*writer.create(), *inside.moved(writer, known=known), *writer.lock(), *forgotten])
             inside.applied.pop(attachment.id, None)
             inside.written(attachment)
+            if not known:
+                inside.locked(attachment.id)
         with _refusing(what):
             flows.cut_all(inside.tracking, attachment, inside.own(attachment), inside.bar)
 
@@ -96,7 +99,7 @@ class NftablesEnforcer:
                 [
                     *writer.create(),
                     *([] if same else [inside.table.add_chain(writer.chain(UNCUT))]),
-                    *inside.moved(writer, before),
+                    *inside.moved(writer, known=before.known),
                     *inside.relearned(attachment.id, current, before),
                     *writer.enforce(current, mark, dns_port),
                     *inside.dropped_slots(attachment.id, current, before),
@@ -105,12 +108,15 @@ class NftablesEnforcer:
             memory = inside.remember(attachment.id, current, before)
             inside.written(attachment)
             inside.ranges.forget(before.ranges - names_of(current))
+            held = inside.enforced(attachment.id, current)
         if not same:
             with _refusing(what):
                 own = inside.own(attachment)
                 flows.cut_withdrawn(inside.tracking, attachment, current, dns_port, memory, own, inside.bar)
             with self._doing(what):
                 inside.cut(writer)
+        with self._lock:
+            inside.settled(attachment.id, held, mark)
 
     def learn(self, attachment_id: str, learned: Sequence[Learned]) -> None:
         """Insert or refresh learned addresses; acknowledged by the kernel on return.

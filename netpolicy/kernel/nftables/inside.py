@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from netpolicy.attachment import Attachment
@@ -25,7 +25,7 @@ from netpolicy.kernel.nftables.layout import MAPS
 from netpolicy.kernel.nftables.learning import Alive, Entry
 from netpolicy.kernel.nftables.messages import Table, element
 from netpolicy.kernel.nftables.output import Output
-from netpolicy.kernel.nftables.rangesets import RangeSets
+from netpolicy.kernel.nftables.rangesets import RangeSets, names_of
 from netpolicy.kernel.nftables.reading import Reader
 from netpolicy.kernel.nftables.tampering import Tampering, touched_sets
 from netpolicy.kernel.own import OwnAddresses
@@ -79,6 +79,7 @@ class Inside:
         self._tampering = Tampering(self._watch, self.read)
         self._owned = owned
         self._places: dict[str, Attachment] = {}
+        self._held: dict[str, Before] = {}
         self.ranges = RangeSets(table, self.read, clock, self._fill)
         self._disturbances = 0
         self._written_after: dict[str, int] = {}
@@ -112,7 +113,21 @@ class Inside:
         """All of the attachment is in the kernel as we want it."""
         self._places[attachment.id] = attachment
         self._written_after[attachment.id] = self._disturbances
-        self._tampering.wrote()
+
+    def locked(self, attachment_id: str) -> None:
+        """An attachment that was unknown is locked: until others change something, the kernel need not be asked what it holds."""
+        self._held[attachment_id] = Before(known=True)
+
+    def enforced(self, attachment_id: str, ruleset: Ruleset) -> Before:
+        """The same of one with a ruleset whose connections are still to be cut."""
+        slots = frozenset(learning.slots(ruleset))
+        held = self._held[attachment_id] = Before(known=True, ranges=frozenset(names_of(ruleset)), slots=slots)
+        return held
+
+    def settled(self, attachment_id: str, held: Before, mark: str) -> None:
+        """Nothing is left to be cut, unless it was changed again meanwhile."""
+        if self._held.get(attachment_id) is held:
+            self._held[attachment_id] = replace(held, mark=mark)
 
     def _hear(self) -> None:
         changes, missed = self._tampering.hear()
@@ -150,6 +165,7 @@ class Inside:
         """Remove the table."""
         self.applied.clear()
         self._places.clear()
+        self._held.clear()
         self.ranges.distrust(None)
         self._watch.close()
         self._tampering.mended()
@@ -175,11 +191,15 @@ class Inside:
 
     def commit(self, messages: Sequence[Message]) -> None:
         """Send one transaction that changes rules."""
-        self._tampering.wrote()
-        self._fill(messages)
+        self._tampering.wrote(messages, rules=True)
+        self._send(messages)
 
     def _fill(self, messages: Sequence[Message]) -> None:
-        """Send one transaction; where it only makes sets, what was read back before still says how the rest was."""
+        """Send one transaction that only makes sets: what was read back before still says how the rest was."""
+        self._tampering.wrote(messages, rules=False)
+        self._send(messages)
+
+    def _send(self, messages: Sequence[Message]) -> None:
         size = sum(len(message.payload) for message in messages)
         with self._watch.deaf() if size > _LOUD else nullcontext():
             self._link.transaction(messages)
@@ -221,7 +241,7 @@ class Inside:
                 )
             return Output(self.table, attachment)
         writer = Forward(self.table, attachment)
-        holder = self.read.dispatched("outbound").get(attachment.interface)
+        holder = self.read.dispatch_of("outbound", interface_key(attachment.interface))
         if holder not in (None, writer.chain("out_")):
             other = str(holder).removeprefix("out_")
             raise UserError(
@@ -232,12 +252,14 @@ class Inside:
         return writer
 
     def before(self, writer: Writer) -> Before:
-        """Read what the kernel holds of it; where it holds nothing, nothing more is asked."""
+        """What the kernel holds of it, for which it is asked where we do not know: after a failure, and after what others did."""
         out, identifier = writer.chain("out_"), writer.attachment.id
-        present = self.read.chains()
-        if out not in present and not self.disturbed(identifier):
+        held = self._held.pop(identifier, None)
+        if held is not None and not self.disturbed(identifier):
+            return held
+        if not self.known(writer):
             return Before()
-        whole = writer.chain(UNCUT) not in present
+        whole = not self.read.has_chain(writer.chain(UNCUT))
         mark = chains.mark_of(next(iter(self.read.comments(out)), "")) if whole else ""
         slots = self.read.slots(identifier)
         used = frozenset(self.read.ranges_in_use(out))
@@ -245,12 +267,15 @@ class Inside:
         learned = {} if identifier in self.applied else self.read.learned(identifier, slots)
         return Before(True, mark, used, frozenset(slots), learned)
 
-    def moved(self, writer: Writer, before: Before | None = None) -> Iterator[Message]:
-        """Take away dispatch from an interface the attachment had before."""
+    def known(self, writer: Writer) -> bool:
+        """Whether the kernel may hold anything of it; what exactly, it is asked the next time."""
+        self._held.pop(writer.attachment.id, None)
+        return self.disturbed(writer.attachment.id) or self.read.has_chain(writer.chain("out_"))
+
+    def moved(self, writer: Writer, *, known: bool) -> Iterator[Message]:
+        """Take away dispatch from an interface the attachment had before, if it was `known`."""
         attachment = writer.attachment
-        if before is not None and not before.known:
-            return
-        if self._places.get(attachment.id) != attachment or self.disturbed(attachment.id):
+        if known and (self._places.get(attachment.id) != attachment or self.disturbed(attachment.id)):
             yield from self._undispatched({writer.chain(p) for p in MAPS.values()}, keep=attachment.interface)
 
     def prepare(self, attachment_id: str, ruleset: Ruleset) -> None:
@@ -316,7 +341,6 @@ class Inside:
         except KernelError as error:
             if error.number != errno.ENOENT:  # another apply was quicker, or it was detached meanwhile
                 raise
-        self._tampering.wrote()
 
     def forget_learned(self, attachment_id: str) -> list[Message]:
         """Empty the sets of learned addresses."""
@@ -339,10 +363,10 @@ class Inside:
         messages += [self.table.delete_set(name) for name in (*slots, *noted)]
         if present:
             messages.append(self.table.delete_counter(chains.counter_of(attachment_id)))
+        self._held.pop(attachment_id, None)
         self.commit(messages)
         for memory in (self.applied, self._places, self._written_after):
             memory.pop(attachment_id, None)
-        self._tampering.wrote()
         self.ranges.forget(used)
 
     def _undispatched(self, targets: set[str], keep: str | None = None) -> Iterator[Message]:

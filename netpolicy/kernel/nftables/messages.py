@@ -179,6 +179,11 @@ class Table:
         """Take all elements out of a set."""
         return self._message(Op.DELSETELEM, a.text(1, self.name) + a.text(2, name), f"drain {name}")
 
+    def look_up(self, name: str, packed: bytes) -> Message:
+        """Ask for one element of a set."""
+        body = a.text(1, self.name) + a.text(2, name) + a.nest(3, packed)
+        return self._message(Op.GETSETELEM, body, f"look into {name}")
+
     def delete_elements(self, name: str, elements: Iterable[bytes]) -> list[Message]:
         """Take elements out of a set; they must be in it."""
         return [

@@ -38,9 +38,8 @@ class RangeSets:
         """Make the sets a ruleset needs, after some other messages; fill those anew that somebody else may have changed."""
         messages = list(first)
         missing = {name: group for group in _groups(ruleset) if (name := ranges.name_of(group)) not in self._filled}
-        held = set(self.read.sets()) if missing else set()
-        fresh = {name: group for name, group in missing.items() if name not in held}
-        for name in missing.keys() & held:
+        fresh = {name: group for name, group in missing.items() if not self.read.has_set(name)}
+        for name in missing.keys() - fresh.keys():
             messages += [self.table.drain(name), *ranges.fill(missing[name], self.table, self.clock.now())]
         messages += [ranges.make(group, self.table) for group in fresh.values()]
         for one in (one for group in fresh.values() for one in ranges.fill(group, self.table, self.clock.now())):

@@ -12,7 +12,7 @@ from netpolicy.attachment import Refusal
 from netpolicy.kernel import attributes as a
 from netpolicy.kernel.netlink import KernelError, Message, Netlink
 from netpolicy.kernel.nftables import learning, noting
-from netpolicy.kernel.nftables.messages import Op, SetFlag, Table, comment_of
+from netpolicy.kernel.nftables.messages import Op, SetFlag, Table, comment_of, element
 from netpolicy.kernel.nftables.ranges import RANGE_SET
 
 
@@ -40,6 +40,10 @@ class Reader:
         """The names of all chains."""
         rows = self._dump(self.table.question(Op.GETCHAIN, "list chains"))
         return [a.string(row[3]) for row in rows if self._ours(row)]
+
+    def has_chain(self, name: str) -> bool:
+        """Whether a chain exists."""
+        return self.link.get(self.table.question(Op.GETCHAIN, f"look up chain {name}", name=name)) is not None
 
     def sets(self) -> list[str]:
         """The names of all sets and maps."""
@@ -88,6 +92,13 @@ class Reader:
             found[a.string(a.table(one[1])[1])] = a.string(verdict.get(2, b""))
         return found
 
+    def dispatch_of(self, name: str, key: bytes) -> str | None:
+        """The chain that one key of a dispatch map leads to (empty for other verdicts); None where it leads nowhere."""
+        row = self.link.get(self.table.look_up(name, element(key)))
+        for _, one in a.walk(b"" if row is None else a.table(row).get(3, b"")):
+            return a.string(a.table(a.table(a.table(one)[2])[2]).get(2, b""))
+        return None
+
     def refusals(self, attachment_id: str) -> list[Refusal]:
         """The destinations an attachment's workload was refused."""
         return [
@@ -101,18 +112,37 @@ class Reader:
         found: dict[str, bytes] = {}
         for row in self._dump(self.table.question(Op.GETCHAIN, "list chains")):
             if self._ours(row):
-                found[f"chain {a.string(row[3])}"] = _digest(row.get(kind, b"") for kind in (4, 5, 7))
-        rules: dict[str, list[memoryview | bytes]] = {}
-        for row in self._dump(self.table.question(Op.GETRULE, "list rules")):
-            if self._ours(row):
-                rules.setdefault(a.string(row[2]), []).extend(row.get(kind, b"") for kind in (3, 4, 7))
-        found |= {f"the rules of chain {chain}": _digest(parts) for chain, parts in rules.items()}
+                found |= _chain_digest(row)
+        found |= self._rules_digests(self._dump(self.table.question(Op.GETRULE, "list rules")))
         for row in self._dump(self.table.question(Op.GETSET, "list sets")):
             if self._ours(row):
-                name, flags = a.string(row[2]), a.number(row.get(3, b""))
-                content = b"" if flags & SetFlag.TIMEOUT else b"".join(self._content(name))
-                found[f"set {name}"] = _digest([*(row.get(kind, b"") for kind in (3, 4, 5)), content])
+                found |= self._set_digest(row)
         return found
+
+    def chain_digests(self, name: str) -> dict[str, bytes]:
+        """What `digests` says of one chain and its rules; nothing where it does not exist."""
+        row = self.link.get(self.table.question(Op.GETCHAIN, f"look up chain {name}", name=name))
+        if row is None:
+            return {}
+        rules = self._dump(self.table.question(Op.GETRULE, f"list chain {name}", name=name))
+        return _chain_digest(a.table(row)) | self._rules_digests(row for row in rules if a.string(row[2]) == name)
+
+    def set_digests(self, name: str) -> dict[str, bytes]:
+        """What `digests` says of one set; nothing where it does not exist."""
+        row = self.link.get(self.table.question(Op.GETSET, f"look up set {name}", set_name=name))
+        return {} if row is None else self._set_digest(a.table(row))
+
+    def _rules_digests(self, rows: Iterable[Mapping[int, memoryview]]) -> dict[str, bytes]:
+        rules: dict[str, list[memoryview | bytes]] = {}
+        for row in rows:
+            if self._ours(row):
+                rules.setdefault(a.string(row[2]), []).extend(row.get(kind, b"") for kind in (3, 4, 7))
+        return {rules_of(chain): _digest(parts) for chain, parts in rules.items()}
+
+    def _set_digest(self, row: Mapping[int, memoryview]) -> dict[str, bytes]:
+        name, flags = a.string(row[2]), a.number(row.get(3, b""))
+        content = b"" if flags & SetFlag.TIMEOUT else b"".join(self._content(name))
+        return {f"set {name}": _digest([*(row.get(kind, b"") for kind in (3, 4, 5)), content])}
 
     def _content(self, name: str) -> Iterator[memoryview]:
         for row in self._rows(self.table.question(Op.GETSETELEM, f"list set {name}", set_name=name)):
@@ -141,6 +171,15 @@ class Reader:
             if error.number == errno.ENOENT:
                 return []
             raise
+
+
+def rules_of(chain: str) -> str:
+    """What a person calls all rules of a chain."""
+    return f"the rules of chain {chain}"
+
+
+def _chain_digest(row: Mapping[int, memoryview]) -> dict[str, bytes]:
+    return {f"chain {a.string(row[3])}": _digest(row.get(kind, b"") for kind in (4, 5, 7))}
 
 
 def _digest(parts: Iterable[bytes | memoryview]) -> bytes:
