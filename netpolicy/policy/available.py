@@ -51,9 +51,9 @@ def _read(path: Path, file: str, problems: list[Problem]) -> Preset | None:
         reader.refuse("", None, 'a preset needs `names` or `ranges`, such as {"names": ["example.com"]}')
     preset = Preset(
         name=name,
-        summary=reader.text("summary") or "",
-        source=reader.text("source") or "",
-        date=reader.text("date") or "",
+        summary=reader.remark("summary") or "",
+        source=reader.remark("source") or "",
+        date=reader.remark("date") or "",
         default=reader.boolean("default", False),
         names=reader.texts("names", '["example.com"]', _name_target),
         ranges=reader.texts("ranges", '["192.0.2.0/24"]', _range_target),

@@ -11,7 +11,7 @@ from netpolicy.errors import Exit, UserError
 from netpolicy.policy.files import COMMITTED, LOCAL, Layers, find, is_toml, read_json, read_policy
 from netpolicy.policy.model import DEFAULTS, Policy
 from netpolicy.policy.parsing import Place, read
-from netpolicy.policy.problems import Problem, bad_policy, shown
+from netpolicy.policy.problems import Problem, bad_policy, printable, shown
 
 _SECTION = "firewall"
 #: Keys of a policy that the configuration of a project has no other use for at its top: a policy in the wrong place.
@@ -59,7 +59,7 @@ def replaced(text: str, place: Place, key: str, environ: Mapping[str, str] | Non
     if "policy_file" in section:
         problems.append(Problem(text, "policy_file", section["policy_file"], "a policy file cannot name another one"))
         return Policy()
-    return read(section, Place(text, prefix, None, place.base), environ, problems)
+    return read(section, Place(printable(text), prefix, None, place.base), environ, problems)
 
 
 def _project(folder: Path, environ: Mapping[str, str] | None, problems: list[Problem]) -> Policy:

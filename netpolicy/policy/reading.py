@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from netpolicy.policy.problems import Problem, Refused, nearest
+from netpolicy.policy.problems import Problem, Refused, nearest, printable
 
 T = TypeVar("T")
 C = TypeVar("C", bound=str)
@@ -67,6 +67,11 @@ class Reader:
             return value or None
         self.refuse(self.path(name), value, "must be a text that is not empty")
         return None
+
+    def remark(self, name: str) -> str | None:
+        """The same where it is only for people: a terminal that shows it is not to act on it, nor is it to look like several lines."""
+        value = self.text(name)
+        return None if value is None else printable(value)
 
     def child(self, name: str) -> Reader:
         """An entry that is an object; empty where it is absent or wrong."""

@@ -77,7 +77,7 @@ def _text(reader: Reader, key: str, entry: str, *, deny: bool = False) -> Iterat
 def _object(reader: Reader, *, deny: bool) -> Iterator[Rule]:
     before = len(reader.problems)
     reader.known(_DENY_KEYS if deny else _KEYS, _NO_END)
-    reason = reader.text("reason")
+    reason = reader.remark("reason")
     host = reader.text("host")
     if "host" not in reader.document:
         reader.refuse(reader.key, None, f"a rule needs a host, such as {_OBJECT}")
