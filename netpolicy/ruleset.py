@@ -13,8 +13,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any, Literal, TypeVar, get_args
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any, Literal, get_args
 
 from netpolicy import patterns, spans
 from netpolicy.addresses import plain
@@ -29,8 +29,6 @@ Mode = Literal["enforce", "observe", "off"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 OnDrift = Literal["repair", "lock"]
 ON_DRIFT: tuple[OnDrift, ...] = get_args(OnDrift)
-
-Rule = TypeVar("Rule", "NameRule", "RangeRule")
 
 #: The wire format's version; a gate refuses another one.
 FORMAT = 2
@@ -239,55 +237,20 @@ class Ruleset:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON document that `from_json` reads back as an equal object."""
-        return {
-            "format": FORMAT,
-            "policy": self.policy,
-            "mode": self.mode,
-            "names": [_name_row(r) for r in self.names],
-            "ranges": [_range_row(r) for r in self.ranges],
-            "denied_names": [_name_row(r) for r in self.denied_names],
-            "denied_ranges": [_range_row(r) for r in self.denied_ranges],
-            "ipv6": self.ipv6,
-            "on_drift": self.on_drift,
-            "host": [[_service(r.service), _origin(r.origin)] for r in self.host],
-            "warnings": list(self.warnings),
-        }
+        from netpolicy import ruleset_json  # it reads rulesets, and they are written by it
 
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Ruleset:
+        return ruleset_json.written(self)
+
+    @staticmethod
+    def from_json(document: Mapping[str, Any]) -> Ruleset:
         """Read what `to_json` wrote.
 
         Raises:
             ValueError: the document is of another format version or malformed.
         """
-        try:
-            return cls._read(document)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"this is no ruleset: {type(error).__name__}: {error}") from error
+        from netpolicy import ruleset_json  # as above
 
-    @classmethod
-    def _read(cls, document: Mapping[str, Any]) -> Ruleset:
-        if document.get("format") != FORMAT:
-            raise ValueError(f"ruleset format {document.get('format')!r} is not {FORMAT}")
-        mode = document["mode"]
-        if mode not in MODES:
-            raise ValueError(f"ruleset mode {mode!r} is none of {', '.join(MODES)}")
-        if document["on_drift"] not in ON_DRIFT:
-            raise ValueError(f"on_drift {document['on_drift']!r} is none of {', '.join(ON_DRIFT)}")
-        if not isinstance(document["ipv6"], bool):
-            raise TypeError(f"ipv6 {document['ipv6']!r} is neither true nor false")
-        return cls(
-            policy=_text(document["policy"]),
-            mode=mode,
-            names=tuple(_name_rule(row) for row in document["names"]),
-            ranges=tuple(_range_rule(row) for row in document["ranges"]),
-            denied_names=tuple(_endless(_name_rule(row)) for row in document["denied_names"]),
-            denied_ranges=tuple(_endless(_range_rule(row)) for row in document["denied_ranges"]),
-            ipv6=document["ipv6"],
-            on_drift=document["on_drift"],
-            host=tuple(HostRule(_services([s])[0], Origin(*o)) for s, o in document["host"]),
-            warnings=tuple(_text(w) for w in document.get("warnings", ())),
-        )
+        return ruleset_json.read(document)
 
 
 def _by_pattern(rules: Iterable[NameRule]) -> Mapping[str, tuple[NameRule, ...]]:
@@ -330,60 +293,3 @@ def _groups(rules: tuple[RangeRule, ...]) -> tuple[RangeGroup, ...]:
 def end(until: float | None) -> float:
     """The end of a rule as a number that compares: infinite where it never ends."""
     return math.inf if until is None else float(until)
-
-
-def _name_row(rule: NameRule) -> list[Any]:
-    return [rule.name, [_service(s) for s in rule.services], _origin(rule.origin), rule.until]
-
-
-def _name_rule(row: list[Any]) -> NameRule:
-    name, services, origin, until = row
-    return NameRule(_text(name), _services(services), Origin(*origin), _moment(until))
-
-
-def _range_row(rule: RangeRule) -> list[Any]:
-    return [str(rule.network), [_service(s) for s in rule.services], _origin(rule.origin), rule.until]
-
-
-def _range_rule(row: list[Any]) -> RangeRule:
-    network, services, origin, until = row
-    return RangeRule(ip_network(_text(network)), _services(services), Origin(*origin), _moment(until))
-
-
-def _endless(denial: Rule) -> Rule:
-    if denial.until is not None:
-        raise ValueError(f"a denial must not end, as that of {denial.origin} does")
-    return denial
-
-
-def _moment(value: Any) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    raise TypeError(f"{value!r} is not a time in seconds")
-
-
-def _service(service: Service) -> list[int]:
-    return [service.protocol, service.first, service.last]
-
-
-def _services(rows: list[list[int]]) -> tuple[Service, ...]:
-    services = tuple(Service(*row) for row in rows)
-    for service in services:
-        numbers = (service.protocol, service.first, service.last)
-        if any(type(n) is not int for n in numbers) or not (
-            0 <= service.protocol <= 255 and 0 <= service.first <= service.last <= 65535
-        ):
-            raise ValueError(f"{numbers} is no service")
-    return services
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a text")
-    return value
-
-
-def _origin(origin: Origin) -> list[str | None]:
-    return [origin.source, origin.key, origin.text, origin.reason]
