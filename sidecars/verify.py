@@ -27,6 +27,8 @@ from sidecars.watched import BEAT_SECONDS, Watched
 
 #: Beyond the probes' own deadline: starting the program and carrying its answer.
 _GRACE_SECONDS = 20.0
+#: A project sets its container's variables, and these would have its own code loaded into the probe.
+_PLAIN = dict.fromkeys(("LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "GLIBC_TUNABLES", "GCONV_PATH", "HOSTALIASES"), "")
 
 Results = dict[str, ProbeResult]
 
@@ -126,6 +128,6 @@ def _wait(job: Future[Results], watched: Watched) -> Results:
 def _probe(engine: Engine, container: str, targets: list[str], seconds: float) -> Results:
     argv = ["/usr/bin/python3", "-I", "-", "--seconds", f"{seconds:g}", *targets]
     done = engine.containers.execs.run(
-        container, argv, stdin=probe.source().encode(), seconds=seconds + _GRACE_SECONDS, ok=(0, 1)
+        container, argv, stdin=probe.source().encode(), env=_PLAIN, seconds=seconds + _GRACE_SECONDS, ok=(0, 1)
     )
     return {result.target: result for result in probe.results(done.text)}

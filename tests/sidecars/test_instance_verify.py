@@ -28,8 +28,10 @@ class Execs:
         self.answers = answers
         self.asked: list[tuple[str, str]] = []
 
-    def run(self, container: str, argv: Sequence[str], **_options: Any) -> Completed:
+    def run(self, container: str, argv: Sequence[str], **options: Any) -> Completed:
         assert list(argv[:3]) == ["/usr/bin/python3", "-I", "-"]
+        # What the project's own variables would load into the probe is left out.
+        assert [options["env"][name] for name in ("LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT")] == ["", "", ""]
         lines = []
         for target in argv[5:]:
             self.asked.append((container, target))
