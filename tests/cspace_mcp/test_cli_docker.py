@@ -212,8 +212,11 @@ def test_an_interrupted_up_leaves_nothing(checkout: Checkout, word: bytes, numbe
     assert checkout.json("up")["state"] == "ready"
 
 
-def on_a_terminal(checkout: Checkout, *words: str, typed: bytes = b"") -> tuple[int, str]:
-    """Run our program on a terminal of 100 columns and 30 rows; its status and everything that was on the screen."""
+def on_a_terminal(checkout: Checkout, *words: str, typed: bytes = b"", after: bytes = b"") -> tuple[int, str]:
+    """Run our program on a terminal of 100 columns and 30 rows; its status and everything that was on the screen.
+
+    What is typed is typed as soon as `after` is on the screen: a program that sets its terminal up may lose what came before.
+    """
     import fcntl
     import struct
     import termios
@@ -225,10 +228,15 @@ def on_a_terminal(checkout: Checkout, *words: str, typed: bytes = b"") -> tuple[
         [*CSPACE, *words], cwd=checkout.root, env=environ, stdin=theirs, stdout=theirs, stderr=theirs
     ) as process:
         os.close(theirs)
-        os.write(ours, typed)
         screen = b""
         try:
-            while part := os.read(ours, 65536):
+            while True:
+                if typed and after in screen:
+                    os.write(ours, typed)
+                    typed = b""
+                part = os.read(ours, 65536)
+                if not part:
+                    break
                 screen += part
         except OSError:
             # The terminal's last user has gone.
@@ -249,7 +257,7 @@ def test_on_a_terminal_up_ends_in_claude_code(checkout: Checkout) -> None:
     checkout.configure(
         firewall=ONLY, container={"environment": {"PATH": "/workspace/bin:/usr/local/bin:/usr/bin:/bin"}}
     )
-    status, screen = on_a_terminal(checkout, "up", typed=b"something\n")
+    status, screen = on_a_terminal(checkout, "up", typed=b"something\n", after=b"this is claude")
     assert status == 9
     assert "cspace ssh mercury" in screen
     assert "this is claude on /dev/pts/0 with 30 100" in screen
@@ -262,7 +270,7 @@ def test_on_a_terminal_up_ends_in_claude_code(checkout: Checkout) -> None:
 def test_a_shell_on_a_terminal(checkout: Checkout) -> None:
     checkout.cspace("up", "--no-claude")
     status, screen = on_a_terminal(
-        checkout, "ssh", "mercury", typed=b"pwd\ntest -t 0 && echo a $((6*7)) terminal\nexit 5\n"
+        checkout, "ssh", "mercury", after=b"$ ", typed=b"pwd\ntest -t 0 && echo a $((6*7)) terminal\nexit 5\n"
     )
     assert status == 5
     assert "/workspace" in screen
