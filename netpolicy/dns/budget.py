@@ -2,6 +2,9 @@
 
 Every name below a wildcard goes to an upstream resolver and on to whoever serves the zone, so its labels can carry data out. A
 program needs few names; a tunnel needs thousands. So a name that has not resolved before costs one of a budget that fills slowly.
+
+Which of the known names is asked for tells something as well, as often as it is asked upstream: a zone whose answers must not be
+kept would hear of each question. So these are counted, too.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from netpolicy.dns import wire
 
 #: New names at once, and how many more each minute.
 BURST, A_MINUTE = 100, 30
+#: Further questions for names that are known, beyond what can be answered from memory: at once, and how many more each minute.
+REPEATS, REPEATS_A_MINUTE = 600, 600
 #: Characters and labels that a name may have below the wildcard.
 MOST_CHARACTERS, MOST_LABELS = 63, 4
 
@@ -31,12 +36,29 @@ class Excess:
     text: str
 
 
+class _Bucket:
+    """So many at once, and so many more each minute."""
+
+    def __init__(self, most: int, a_minute: int) -> None:
+        self._most, self._a_second = float(most), a_minute / 60
+        self._left, self._at = self._most, 0.0
+
+    def take(self, now: float) -> bool:
+        """Take one, if there is one."""
+        self._left = min(self._most, self._left + (now - self._at) * self._a_second)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
 class Budget:
     """The budget of one attachment."""
 
     def __init__(self) -> None:
-        self._left = float(BURST)
-        self._at = 0.0
+        self._new = _Bucket(BURST, A_MINUTE)
+        self._repeats = _Bucket(REPEATS, REPEATS_A_MINUTE)
         self._known: dict[bytes, float] = {}
 
     def spend(self, name: bytes, under: str, now: float) -> Excess | None:
@@ -48,7 +70,7 @@ class Budget:
             now: The time.
 
         Returns:
-            None where it may be asked: it is known, or paid for now.
+            None where it may be asked: it is known and was not asked too often, or it is paid for now.
         """
         if not _fits(name[: len(name) - len(under) - 2]):
             text = (
@@ -59,13 +81,14 @@ class Budget:
         until = self._known.pop(name, -math.inf)
         if until > now:
             self._known[name] = until
-            return None
-        self._left = min(float(BURST), self._left + (now - self._at) * A_MINUTE / 60)
-        self._at = now
-        if self._left < 1:
+            if self._repeats.take(now):
+                return None
+            limit = f"{REPEATS} at once, then {REPEATS_A_MINUTE} a minute"
+            text = f"too many questions for names below {under} whose answers cannot be kept: {limit}; ask again later"
+            return Excess(wire.REFUSED, text)
+        if not self._new.take(now):
             text = f"too many new names below {under}: {BURST} at once, then {A_MINUTE} a minute; ask again later, or name it itself"
             return Excess(wire.REFUSED, text)
-        self._left -= 1
         self._note(name, now + _PAID)
         return None
 

@@ -8,7 +8,7 @@ from dnskit import FakeClock, core, ede, query, read, response, rules
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netpolicy.dns.budget import A_MINUTE, BURST, Budget
+from netpolicy.dns.budget import A_MINUTE, BURST, REPEATS, REPEATS_A_MINUTE, Budget
 from netpolicy.dns.core import DnsCore, Lookup, Ready, Relay
 from netpolicy.dns.view import NameView
 from netpolicy.dns.wire import REFUSED, name_to_wire
@@ -68,6 +68,31 @@ def test_names_that_resolved_and_other_types_of_a_name_are_free() -> None:
     clock.at += 70
     assert asked(gate, fresh(60)) == 60, "what resolved stays free"
     assert asked(gate, fresh(100, 1000)) == 35, "what did not costs again"
+
+
+def test_a_choice_among_known_names_is_not_told_without_end() -> None:
+    """A zone whose answers must not be kept (or that gives none) would hear of each question."""
+    clock = FakeClock()
+    gate = core("free.example.org", allow=WILD, clock=clock)
+    names = fresh(8)
+    for name, ttl in zip(names, (0, 0, 0, 0, 0, 0, 0, 300), strict=True):
+        step = gate.ask(query(name), udp=True)
+        assert isinstance(step, Lookup)
+        gate.due(step, answer := gate.digest(step, response(name, "A", f"{name}. {ttl} A 192.0.2.1")))
+        gate.acknowledge(gate.due(step, answer))
+    assert asked(gate, names[:7] * 1000) == REPEATS
+    step = gate.ask(query(names[0]), udp=True)
+    assert isinstance(step, Ready)
+    code, text = ede(read(step.wire)) or (0, "")
+    assert (read(step.wire).rcode(), code) == (dns.rcode.REFUSED, 15)
+    assert text.startswith("too many questions for names below example.org whose answers cannot be kept: 600 at once")
+    kept = gate.ask(query(names[7]), udp=True)
+    assert isinstance(kept, Ready)
+    assert len(read(kept.wire).answer) == 1, "what can be answered from memory is free"
+    assert asked(gate, fresh(1, 1000)) == 1, "new names have a budget of their own"
+    assert asked(gate, ["free.example.org"] * 2000) == 2000, "exact names cost nothing"
+    clock.at += 6
+    assert asked(gate, names[:7] * 1000) == REPEATS_A_MINUTE // 10
 
 
 def test_exact_names_cost_nothing() -> None:
@@ -131,6 +156,6 @@ def test_what_is_remembered_is_bounded_and_the_longest_unasked_is_forgotten() ->
     budget = Budget()
     for n in range(5000):
         budget.resolved(name_to_wire(f"n{n}.example.org"))
-        assert budget.spend(name_to_wire("n0.example.org"), "example.org", 0.0) is None
+        assert budget.spend(name_to_wire("n0.example.org"), "example.org", float(n)) is None
     assert len(budget._known) == 4096
-    assert budget._left == BURST
+    assert budget._new._left == BURST
