@@ -59,9 +59,11 @@ GROUPS: dict[str, Callable[[], str | None]] = {
 def pytest_configure() -> None:
     # No test asks a provider of the real internet.
     os.environ["NETPOLICY_REFRESH"] = "off"
-    # A shell starts background jobs with Ctrl-C ignored, and every child would inherit that.
+    # A shell starts background jobs with Ctrl-C ignored, nohup starts them with the hang-up ignored; every child would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(tryfirst=True)
