@@ -135,8 +135,8 @@ class Enforcer(Protocol):
     def attachments(self) -> list[str]:
         """The ids the kernel holds rules for."""
 
-    def refused(self) -> Mapping[str, Packets]:
-        """What each attachment's workload was refused since it was attached, by attachment id."""
+    def refused(self, attachment_id: str | None = None) -> Mapping[str, Packets]:
+        """What each attachment's workload (or the one's) was refused since it was attached, by attachment id."""
 
     def refusals(self, attachment_id: str) -> list[Refusal]:
         """The destinations it was refused lately, the most packets first; bounded by the kernel, the oldest forgotten."""

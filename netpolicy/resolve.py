@@ -10,18 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-import dns.exception
-import dns.message
-import dns.rcode
-import dns.rdatatype
-
+from netpolicy.dns import wire
+from netpolicy.dns.answers import follow
 from netpolicy.dns.upstreams import UpstreamError, Upstreams
-from netpolicy.dns.wire import WireError, name_to_wire
 from netpolicy.flow import Address
 
 #: Questions under way at once; each has a socket.
 _AT_ONCE = 64
-_TYPES = (dns.rdatatype.A, dns.rdatatype.AAAA)
+_TYPES = (wire.A, wire.AAAA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,30 +83,24 @@ async def resolve(names: Iterable[str], upstreams: Upstreams, *, seconds: float 
     return Resolution(tuple(sorted(answers, key=lambda answer: (answer.name, answer.type))), unresolved)
 
 
-async def _one(
-    name: str, kind: dns.rdatatype.RdataType, upstreams: Upstreams, places: asyncio.Semaphore, seconds: float
-) -> Resolved | str:
+async def _one(name: str, kind: int, upstreams: Upstreams, places: asyncio.Semaphore, seconds: float) -> Resolved | str:
     """An answer, or why there is none."""
     async with places:
         try:
-            exchange = await upstreams.ask(name_to_wire(name), kind, seconds=seconds)
-            message = dns.message.from_wire(exchange.wire, ignore_trailing=True)
-            if not isinstance(message, dns.message.QueryMessage):
-                return "the answer is no answer to a question"
-            chain = message.resolve_chaining()
+            asked = wire.name_to_wire(name)
+            exchange = await upstreams.ask(asked, kind, seconds=seconds)
         except UpstreamError as error:
             return error.text
-        except WireError as error:
+        except wire.WireError as error:
             return str(error)
-        except dns.exception.DNSException as error:
-            return f"the answer is malformed: {error}"
-    if chain.answer is None:
-        return "no such name" if message.rcode() == dns.rcode.NXDOMAIN else "it has no address"
+    chain, found = follow(asked, kind, exchange.response)
+    if not found:
+        return "no such name" if exchange.response.rcode == wire.NXDOMAIN else "it has no address"
     return Resolved(
         name=name,
-        type=int(kind),
-        addresses=tuple(sorted((ip_address(record.address) for record in chain.answer), key=int)),
-        aliases=tuple(str(target.target).rstrip(".").lower() for rrset in chain.cnames for target in rrset),
-        ttl=chain.minimum_ttl,
+        type=kind,
+        addresses=tuple(sorted({ip_address(record.data) for record in found}, key=int)),
+        aliases=tuple(wire.name_to_text(record.data) for record in chain),
+        ttl=min(record.ttl for record in (*chain, *found)),
         server=str(exchange.server),
     )

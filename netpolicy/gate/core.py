@@ -319,7 +319,8 @@ class Gate:
         return (await self._states([held]))[0]
 
     async def _states(self, wanted: Sequence[Held]) -> tuple[State, ...]:
-        refused = await self._keep.worker.run(self._keep.enforcer.refused)
+        one = wanted[0].id if len(wanted) == 1 else None
+        refused = await self._keep.worker.run(self._keep.enforcer.refused, one)
         return tuple(held.state(refused[held.id].packets if held.id in refused else 0) for held in wanted)
 
 

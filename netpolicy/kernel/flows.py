@@ -177,6 +177,8 @@ class _Judge:
             return False
         if _in_groups(ruleset.groups, version, asked):
             return True
+        if not ruleset.admits(asked.destination_address):
+            return False  # the range is gone that was the owner's word for names to resolve there
         return any(_covers(self._of(name), asked) for name in self._memory.ever(asked.destination_address))
 
     def _of(self, name: str) -> tuple[Service, ...]:

@@ -178,14 +178,16 @@ class IpsetEnforcer:
         with self._doing("list attachments"):
             return sorted(self._in.places())
 
-    def refused(self) -> dict[str, Count]:
-        """What each attachment's workload was refused since it was attached, by id."""
+    def refused(self, attachment_id: str | None = None) -> dict[str, Count]:
+        """What each attachment's workload (or the one's) was refused since it was attached, by id."""
         with self._doing("read counters"):
             found = {}
-            for attachment_id in self._in.places(lately=True):
-                names = [self._in.names.counts(version, attachment_id) for version in self._in.rules.versions]
+            for held in self._in.places(lately=True):
+                if attachment_id not in (None, held):
+                    continue
+                names = [self._in.names.counts(version, held) for version in self._in.rules.versions]
                 rows = [one for name in names for one in self._in.sets.elements(name)]
-                found[attachment_id] = Count(sum(one.packets for one in rows), sum(one.bytes for one in rows))
+                found[held] = Count(sum(one.packets for one in rows), sum(one.bytes for one in rows))
             return found
 
     def refusals(self, attachment_id: str) -> list[Refusal]:

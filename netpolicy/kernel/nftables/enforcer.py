@@ -151,11 +151,11 @@ class NftablesEnforcer:
         with self._doing("list attachments"):
             return sorted(name.removeprefix("out_") for name in self._in.read.chains() if name.startswith("out_"))
 
-    def refused(self) -> dict[str, Count]:
-        """What each attachment's workload was refused since it was attached, by id."""
+    def refused(self, attachment_id: str | None = None) -> dict[str, Count]:
+        """What each attachment's workload (or the one's) was refused since it was attached, by id."""
         with self._doing("read counters"):
-            prefix = chains.counter_of("")
-            found = self._in.read.counters().items()
+            prefix, read = chains.counter_of(""), self._in.read
+            found = (read.counters() if attachment_id is None else read.counter(prefix + attachment_id)).items()
             return {name.removeprefix(prefix): count for name, count in found if name.startswith(prefix)}
 
     def refusals(self, attachment_id: str) -> list[Refusal]:

@@ -153,9 +153,13 @@ class Reader:
         found: dict[str, Count] = {}
         for row in self._dump(self.table.question(Op.GETOBJ, "list counters")):
             if self._ours(row):
-                data = a.table(row[4])
-                found[a.string(row[2])] = Count(a.number(data[2]), a.number(data[1]))
+                found |= _count(row)
         return found
+
+    def counter(self, name: str) -> dict[str, Count]:
+        """One named counter, by its name; nothing where it does not exist."""
+        row = self.link.get(self.table.question(Op.GETOBJ, f"look up counter {name}", name=name))
+        return {} if row is None else _count(a.table(row))
 
     def _ours(self, row: Mapping[int, memoryview]) -> bool:
         # Old kernels list all tables of the family, whatever table is named.
@@ -171,6 +175,11 @@ class Reader:
             if error.number == errno.ENOENT:
                 return []
             raise
+
+
+def _count(row: Mapping[int, memoryview]) -> dict[str, Count]:
+    data = a.table(row[4])
+    return {a.string(row[2]): Count(a.number(data[2]), a.number(data[1]))}
 
 
 def rules_of(chain: str) -> str:

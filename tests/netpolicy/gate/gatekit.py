@@ -89,8 +89,8 @@ class RecordingEnforcer:
     def attachments(self) -> list[str]:
         return sorted(self.held)
 
-    def refused(self) -> dict[str, Count]:
-        return {attachment_id: Count(7) for attachment_id in self.held}
+    def refused(self, attachment_id: str | None = None) -> dict[str, Count]:
+        return {held: Count(7) for held in self.held if attachment_id in (None, held)}
 
     def refusals(self, attachment_id: str) -> list[Refusal]:
         return [Refusal(ip_address("192.0.2.66"), 6, 443, 3)]

@@ -178,6 +178,8 @@ def test_a_second_process_takes_over_what_the_first_left(guarded: Guarded, versi
     live = [guarded.connection(address, 443), guarded.connection(named, 443)]
     assert guarded.tcp(address, 80).refused
     refusals = guarded.enforcer.refused()
+    assert guarded.enforcer.refused(guarded.attachment.id) == refusals
+    assert guarded.enforcer.refused("other") == {}
     guarded.enforcer.close()
     assert guarded.tcp(address, 80).refused, "with nobody there the rules stay"
     guarded.enforcer = NftablesEnforcer("netpolicy", guarded.lab.host.name)
