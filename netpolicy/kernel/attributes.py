@@ -26,7 +26,6 @@ NESTED = 0x8000
 MAX_PAYLOAD = 0xFFFF - 4
 
 _HEADER = struct.Struct("=HH")
-_BE16 = struct.Struct(">H")
 _BE32 = struct.Struct(">I")
 _BE64 = struct.Struct(">Q")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
@@ -41,11 +40,6 @@ def attr(kind: int, payload: bytes) -> bytes:
 def nest(kind: int, *parts: bytes) -> bytes:
     """An attribute whose payload is attributes."""
     return attr(kind | NESTED, b"".join(parts))
-
-
-def be16(kind: int, value: int) -> bytes:
-    """A 16-bit big-endian number."""
-    return attr(kind, _BE16.pack(value))
 
 
 def be32(kind: int, value: int) -> bytes:
