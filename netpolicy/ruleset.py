@@ -17,7 +17,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Literal, get_args
 
 from netpolicy import patterns, spans
-from netpolicy.addresses import plain
+from netpolicy.addresses import forbidden, plain
 from netpolicy.flow import Address, Origin
 from netpolicy.places import Places
 from netpolicy.prefixes import Prefixes
@@ -189,6 +189,10 @@ class Ruleset:
     def denied_at(self, address: Address) -> tuple[Service, ...]:
         """The services that are denied at an address, whoever opens them, merged, sorted."""
         return merged(s for rule in self.denied_by_prefix.around(plain(address)) for s in rule.services)
+
+    def admits(self, address: Address) -> bool:
+        """Whether a name may have the address: it is a public one, or a range is the owner's word for it."""
+        return forbidden(address, (rule.network for rule in self.by_prefix.around(address))) is None
 
     def at(self, moment: float) -> Ruleset:
         """The ruleset without what has ended by then (seconds since 1970); itself where nothing has.

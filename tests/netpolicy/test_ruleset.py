@@ -279,3 +279,14 @@ def test_any_json_is_a_ruleset_or_a_value_error(value: Any, key: str) -> None:
         except ValueError:
             continue
         assert Ruleset.from_json(found.to_json()) == found
+
+
+def test_an_address_that_is_not_public_is_admitted_by_a_range_of_its_own() -> None:
+    def of(*texts: str) -> Ruleset:
+        return Ruleset("test", ranges=tuple(RangeRule(ip_network(text), (HTTPS,), HERE) for text in texts))
+
+    private, public = ip_address("10.1.2.3"), ip_address("192.0.2.1")
+    assert of("10.1.2.0/24").admits(private)
+    for ranges in ((), ("10.1.3.0/24",), ("0.0.0.0/0",)):
+        assert not of(*ranges).admits(private), ranges
+        assert of(*ranges).admits(public), ranges
