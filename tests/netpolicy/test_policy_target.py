@@ -100,6 +100,13 @@ def test_targets_have_one_spelling(text: str, written: str, services: tuple[Serv
         ("*.GitHub.io", "github.io is a public suffix"),
         ("*.elb.amazonaws.com", "elb.amazonaws.com is a public suffix"),
         ("*.kawasaki.jp", "kawasaki.jp is a public suffix"),
+        (
+            "*.core.windows.net",
+            "below core.windows.net is the public suffix web.core.windows.net, where anybody can have a name",
+        ),
+        ("*.windows.net:443", "below windows.net is the public suffix web.core.windows.net"),
+        ("*.amazonaws.com", "below amazonaws.com is the public suffix "),
+        ("*.compute.amazonaws.com", "compute.amazonaws.com"),
         ("*.xn--p1ai", "xn--p1ai is a public suffix"),
         ("*.рф", "xn--p1ai is a public suffix"),
         ("*.corp", "corp is a public suffix"),
