@@ -105,7 +105,7 @@ def _literals(plan: Plan, control: Results) -> Iterator[tuple[str, ProbeResult]]
             port = "" if wanted.protocol == "icmp" else f":{wanted.port}"
             host = f"[{result.address}]" if ":" in result.address else result.address
             text = f"{host}{port}/{wanted.protocol}"
-            yield text, replace(result, target=text)
+            yield text, result._replace(target=text)
 
 
 def _together(watched: Watched, work: Sequence[tuple[Engine, str, list[str], float]]) -> list[Results]:

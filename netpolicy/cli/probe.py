@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
 
 from netpolicy.errors import Exit, UserError
 from netpolicy.probe.attempt import probe_all
@@ -31,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("bad-target", str(error), exit_status=Exit.BAD_INPUT) from error
     for result in results:
         if args.json:
-            print(json.dumps(asdict(result), ensure_ascii=False))  # noqa: T201
+            print(json.dumps(result._asdict(), ensure_ascii=False))  # noqa: T201
             continue
         where = f" [{result.address}]" if result.address and result.address not in result.target else ""
         detail = f", {result.detail}" if result.detail else ""

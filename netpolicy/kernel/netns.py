@@ -12,7 +12,6 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -177,6 +176,8 @@ def set_sysctl(namespace: Namespace, key: str, value: str | int) -> None:
 
 
 def _in_thread(function: Callable[[], R]) -> R:
+    from concurrent.futures import ThreadPoolExecutor  # late: a probe, which only enters, starts sooner without
+
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="netns") as thread:
         return thread.submit(function).result()
 

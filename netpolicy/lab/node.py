@@ -7,14 +7,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from netpolicy import command
+from netpolicy import command, probe
 from netpolicy.kernel import netns
-from netpolicy.probe import ProbeResult, results, source
+from netpolicy.probe import ProbeResult
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -71,8 +70,8 @@ class Node:
 
     def probe(self, *targets: str, seconds: float = 5.0) -> list[ProbeResult]:
         """Try connections from here, all at once (`netpolicy.probe`)."""
-        words = [sys.executable, "-I", "-S", "-", "--seconds", str(seconds), *targets]
-        return results(self.run(words, stdin=source().encode(), seconds=seconds + 20, ok=(0, 1)).text)
+        words = [*probe.command(), "--seconds", str(seconds), *targets]
+        return probe.results(self.run(words, seconds=seconds + 20, ok=(0, 1)).text)
 
     def reach(self, target: str, *, seconds: float = 5.0) -> ProbeResult:
         """Try one connection from here."""

@@ -1,4 +1,4 @@
-"""``python -m netpolicy.operate.inside NAMESPACE RESOLVERS PROBE...``: the probe program in another network namespace.
+"""The probe program in another network namespace: ``NAMESPACE RESOLVERS PROBE...`` (`netpolicy.probe.command` starts it).
 
 A process of its own: whoever enters a namespace does not come back. Names are asked of RESOLVERS (addresses separated by
 commas), whatever this machine's own configuration says, and not behind the namespace's back by way of a resolver's socket.
@@ -25,7 +25,3 @@ def main() -> None:
         )
     sys.argv[1:3] = []
     leave()
-
-
-if __name__ == "__main__":
-    main()

@@ -7,7 +7,6 @@ addresses (one of each family that the inside has) are tried as well.
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -46,7 +45,7 @@ class Inside:
 
     def probe(self, targets: list[str], seconds: float) -> Results:
         """Try them all at once. Raises UserError where the program cannot be run there."""
-        own = [sys.executable, "-P", "-m", "netpolicy.operate.inside", self.namespace, ",".join(self.resolvers)]
+        own = [*probe.command("netpolicy.operate.inside:main"), self.namespace, ",".join(self.resolvers)]
         done = command.run([*own, "--seconds", f"{seconds:g}", *targets], seconds=seconds + _GRACE_SECONDS, ok=(0, 1))
         return {result.target: result for result in probe.results(done.text)}
 

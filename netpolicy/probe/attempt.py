@@ -1,8 +1,8 @@
 """Try a connection for real and say what happened: the program that a probe is.
 
 It is imported as a module here, and fed to ``python3 -`` inside containers which have nothing of ours (`netpolicy.probe.source`);
-that is why it and the modules it imports use the standard library only. Targets: see `target`. Proxy variables are ignored: a probe
-is direct.
+that is why it and the modules it imports use the standard library only, and of that what is quick to import: most of a probe's time
+was Python's start. Targets: see `target`. Proxy variables are ignored: a probe is direct.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import argparse
 import errno
 import json
 import os
-import secrets
+import queue
+import re
 import socket
 import ssl
 import struct
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+import threading
 from time import monotonic  # not netpolicy.clock: this file runs where there is no kit
-from typing import NoReturn
+from typing import NamedTuple, NoReturn  # and not dataclasses, which import half of the library
 
 from netpolicy.probe.resolving import DNS_DENIED, DNS_FAILED, Unresolved, resolve
 from netpolicy.probe.target import Target, parse
@@ -38,12 +38,13 @@ UNREACHABLE = "unreachable"
 #: This process may not even try (no socket of this kind).
 NOT_PERMITTED = "not-permitted"
 
+#: The name by which OpenSSL finds a certificate in a directory (openssl-rehash(1)).
+_HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 #: When several addresses of a name fail differently, the most telling outcome is reported.
 _TELLING = (REACHED, BROKEN, REFUSED, TIMEOUT, UNREACHABLE, NOT_PERMITTED)
 
 
-@dataclass(frozen=True)
-class ProbeResult:
+class ProbeResult(NamedTuple):
     """What happened."""
 
     target: str
@@ -83,8 +84,19 @@ def probe(target: str | Target, seconds: float = 5.0, *, nonce: str | None = Non
 def probe_all(targets: list[str], seconds: float = 5.0, *, nonce: str | None = None) -> list[ProbeResult]:
     """Try several targets at once; results in the order given. See `probe`."""
     wanted = [parse(t) for t in targets]
-    with ThreadPoolExecutor(max(1, len(wanted))) as pool:
-        return list(pool.map(lambda t: probe(t, seconds, nonce=nonce), wanted))
+    if any(one.scheme == "https" for one in wanted):
+        threading.Thread(target=_trust.context, daemon=True).start()  # while the names are looked up
+    found: dict[int, ProbeResult] = {}
+
+    def one(place: int) -> None:
+        found[place] = probe(wanted[place], seconds, nonce=nonce)
+
+    threads = [threading.Thread(target=one, args=(place,)) for place in range(len(wanted))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [found[place] for place in range(len(wanted))]
 
 
 _Outcome = tuple[str, str]
@@ -93,21 +105,53 @@ _Outcome = tuple[str, str]
 def _try_all(target: Target, addresses: list[str], deadline: float, nonce: str | None) -> tuple[str, str, str]:
     """All addresses at once: a dead family must not use up the time of a working one."""
     attempt = {"tcp": _tcp, "udp": _udp, "icmp": _icmp}[target.protocol]
+    outcomes: queue.SimpleQueue[tuple[str, str, str] | None] = queue.SimpleQueue()
+
+    def one(address: str) -> None:
+        found = None
+        try:
+            outcome, detail = attempt(target, address, deadline, nonce)
+            found = (outcome, address, detail)
+        finally:
+            outcomes.put(found)
+
+    for address in addresses:
+        threading.Thread(target=one, args=(address,), daemon=True).start()
     worst: tuple[str, str, str] | None = None
-    pool = ThreadPoolExecutor(len(addresses))
-    try:
-        jobs = {pool.submit(attempt, target, address, deadline, nonce): address for address in addresses}
-        for job in as_completed(jobs):
-            outcome, detail = job.result()
-            found = (outcome, jobs[job], detail)
-            if outcome == REACHED:
-                return found
-            if worst is None or _TELLING.index(outcome) < _TELLING.index(worst[0]):
-                worst = found
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    for _ in addresses:
+        found = outcomes.get()
+        if found is None:
+            raise RuntimeError(f"a defect in the probe of {target.text}; the thread has told which")
+        if found[0] == REACHED:
+            return found
+        if worst is None or _TELLING.index(found[0]) < _TELLING.index(worst[0]):
+            worst = found
     assert worst is not None
     return worst
+
+
+class _Trust:
+    """The authorities that this machine trusts. Read once, where all of them are in one file: that takes longer than all else."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._context: ssl.SSLContext | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """For connections to servers whose names are checked."""
+        with self._lock:
+            if self._context is None:
+                # Of a directory, OpenSSL reads only what it needs. A file that the user names stands for itself.
+                found = ssl.get_default_verify_paths()
+                hashed = found.capath is not None and any(
+                    _HASHED.fullmatch(one.name) for one in os.scandir(found.capath)
+                )
+                whole = not hashed or found.openssl_cafile_env in os.environ
+                self._context = ssl.create_default_context(capath=None if whole else found.capath)
+            return self._context
+
+
+_trust = _Trust()
 
 
 def _left(deadline: float) -> float:
@@ -154,7 +198,7 @@ def _http(target: Target, sock: socket.socket, deadline: float) -> str:
     sock.settimeout(_left(deadline))
     stream = sock
     if target.scheme == "https":
-        stream = ssl.create_default_context().wrap_socket(sock, server_hostname=target.host)
+        stream = _trust.context().wrap_socket(sock, server_hostname=target.host)
     with stream:
         host = f"[{target.host}]" if ":" in target.host else target.host
         request = (
@@ -171,11 +215,11 @@ def _http(target: Target, sock: socket.socket, deadline: float) -> str:
 
 
 def _udp(target: Target, address: str, deadline: float, nonce: str | None) -> _Outcome:
-    payload = f"{nonce or 'netpolicy-probe ' + secrets.token_hex(8)}\n".encode()
+    payload = f"{nonce or 'netpolicy-probe ' + os.urandom(8).hex()}\n".encode()
     if target.port == 53:  # a name server answers questions only: the name servers of the root, or of the nonce
         label = (nonce or "").encode()[:63]
         name = bytes([len(label)]) + label + b"\0" if label else b"\0"
-        payload = secrets.token_bytes(2) + b"\x01\x00\0\1\0\0\0\0\0\0" + name + b"\0\2\0\1"
+        payload = os.urandom(2) + b"\x01\x00\0\1\0\0\0\0\0\0" + name + b"\0\2\0\1"
     return _datagram(socket.SOCK_DGRAM, 0, address, target.port, payload, deadline)
 
 
@@ -183,7 +227,7 @@ def _icmp(_target: Target, address: str, deadline: float, nonce: str | None) -> 
     v6 = ":" in address
     protocol = socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP
     # Datagram ICMP sockets need no capability where net.ipv4.ping_group_range admits the group; the kernel fills the checksum.
-    packet = bytes([128 if v6 else 8, 0, 0, 0, 0, 0, 0, 1]) + (nonce or secrets.token_hex(8)).encode()
+    packet = bytes([128 if v6 else 8, 0, 0, 0, 0, 0, 0, 1]) + (nonce or os.urandom(8).hex()).encode()
     return _datagram(socket.SOCK_DGRAM, protocol, address, 0, packet, deadline)
 
 
@@ -242,7 +286,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 2
     for result in results:
-        sys.stdout.write(json.dumps(asdict(result)) + "\n")
+        sys.stdout.write(json.dumps(result._asdict()) + "\n")
     sys.stdout.flush()
     return 0 if all(r.reached for r in results) else 1
 

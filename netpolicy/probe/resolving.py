@@ -6,8 +6,8 @@ Part of the probe program (`netpolicy.probe.source`): standard library only.
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
-import secrets
 import socket
 import struct
 import threading
@@ -66,7 +66,7 @@ def _filtered(host: str, deadline: float) -> tuple[int | None, str]:
     except (OSError, UnicodeError):
         return None, ""
     name = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
-    query = secrets.token_bytes(2) + b"\x01\x00\0\1\0\0\0\0\0\1" + name + b"\0\1\0\1" + b"\0\0\x29\x04\xd0" + bytes(6)
+    query = os.urandom(2) + b"\x01\x00\0\1\0\0\0\0\0\1" + name + b"\0\1\0\1" + b"\0\0\x29\x04\xd0" + bytes(6)
     for server in servers[:3]:
         family = socket.AF_INET6 if ":" in server else socket.AF_INET
         try:

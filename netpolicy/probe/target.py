@@ -5,12 +5,11 @@ A bare host means tcp/443. Part of the probe program (`netpolicy.probe.source`):
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """What to try."""
 
     text: str

@@ -55,7 +55,7 @@ class VerificationReport:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form, which `from_json` reads."""
-        return asdict(self)
+        return {**asdict(self), "blocked": [*map(_row, self.blocked)], "allowed": [*map(_row, self.allowed)]}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> VerificationReport:
@@ -161,6 +161,11 @@ def _judge_allowed(target: str, control: ProbeResult | None, inside: ProbeResult
         return Proof(target, "unproven", inside, control, f"{target} lets nobody finish, the host neither ({said})")
     reason = f"blocked by us? The host reaches {target}, the inside does not ({said})"
     return Proof(target, "failed", inside, control, reason)
+
+
+def _row(proof: Proof) -> dict[str, Any]:
+    results = {"inside": proof.inside, "control": proof.control}
+    return {**asdict(proof), **{side: None if one is None else one._asdict() for side, one in results.items()}}
 
 
 def _proof(row: Mapping[str, Any]) -> Proof:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import socket
 import socketserver
@@ -24,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netpolicy.cli import main
-from netpolicy.probe import parse, probe, source
+from netpolicy.probe import command, parse, probe, source
 from netpolicy.probe import results as read_results
 from netpolicy.probe.resolving import extended_error
 
@@ -101,9 +102,10 @@ def test_http_reports_the_status_line() -> None:
     assert (result.outcome, result.detail) == ("reached", "HTTP/1.1 204 No Content")
 
 
-def test_https_with_a_certificate_nobody_trusts_counts_as_reached(tmp_path: Path) -> None:
+@contextmanager
+def serving_tls(certificate: Path) -> Iterator[int]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(self_signed(tmp_path))
+    context.load_cert_chain(certificate)
 
     class Tls(Web):
         def setup(self) -> None:
@@ -115,15 +117,38 @@ def test_https_with_a_certificate_nobody_trusts_counts_as_reached(tmp_path: Path
             super().setup()
 
         def handle(self) -> None:
-            pass
+            if isinstance(self.request, ssl.SSLSocket):
+                super().handle()
 
         def finish(self) -> None:
             self.request.close()
 
     with serving(socketserver.TCPServer(("127.0.0.1", 0), Tls)) as port:
+        yield port
+
+
+def test_https_with_a_certificate_nobody_trusts_counts_as_reached(tmp_path: Path) -> None:
+    with serving_tls(self_signed(tmp_path)) as port:
         result = probe(f"https://localhost:{port}/")
     assert result.outcome == "reached"
     assert result.detail.startswith("the certificate is not trusted: ")
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+def test_the_authorities_are_those_of_a_file_or_of_a_directory(tmp_path: Path, variable: str) -> None:
+    certificate = self_signed(tmp_path)
+    # X509_NAME_hash(3): the name without its outer header, in lower case as UTF-8.
+    name = bytes([0x31, 18, 0x30, 16, 6, 3, 0x55, 4, 3, 0x0C, 9]) + b"localhost"
+    number = int.from_bytes(hashlib.sha1(name, usedforsecurity=False).digest()[:4], "little")
+    (directory := tmp_path / "trusted").mkdir()
+    (directory / f"{number:08x}.0").symlink_to(certificate)
+    place = certificate if variable == "SSL_CERT_FILE" else directory
+    with serving_tls(certificate) as port:
+        done = subprocess.run(
+            [*command(), f"https://localhost:{port}/"], env={variable: str(place)},
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+    assert [r.detail for r in read_results(done.stdout)] == ["HTTP/1.1 204 No Content"], done.stderr
 
 
 @pytest.mark.parametrize("target", ["https://127.0.0.1:{}/", "http://127.0.0.1:{}/"])
@@ -142,6 +167,7 @@ def self_signed(directory: Path) -> Path:
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         .sign(key, hashes.SHA256())
     )
     path = directory / "server.pem"
@@ -219,3 +245,20 @@ def test_the_command_line_prints_one_line_a_target(capsys: pytest.CaptureFixture
     with serving(socketserver.TCPServer(("127.0.0.1", 0), Quiet)) as port:
         assert main(["probe", f"127.0.0.1:{port}"]) == 0
     assert "reached after" in capsys.readouterr().out
+
+
+def test_the_program_starts_with_nothing_of_ours_but_itself() -> None:
+    """Most of a probe's time would be the import of the packages around it."""
+    with serving(socketserver.TCPServer(("127.0.0.1", 0), Quiet)) as port:
+        words = command()
+        words[1:1] = ["-X", "importtime"]
+        done = subprocess.run([*words, f"127.0.0.1:{port}"], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["outcome"] == "reached"
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert {name for name in loaded if name.startswith("netpolicy")} == {
+        "netpolicy.probe.attempt",
+        "netpolicy.probe.resolving",
+        "netpolicy.probe.target",
+    }
+    assert not loaded & {"dataclasses", "logging", "concurrent.futures"}
