@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -55,13 +55,18 @@ class Entry(NamedTuple):
         return key + a.attr(_ZONE, bytes(fields[_ZONE])) if _ZONE in fields else key
 
 
-def entries(link: Netlink, wanted: Callable[[Entry], bool]) -> list[Entry]:
+def entries(link: Netlink, wanted: Callable[[Entry], bool], mentioning: Sequence[bytes] = ()) -> list[Entry]:
     """The tracked connections of the namespace, of both families, that are wanted.
+
+    Args:
+        link: A socket of the namespace.
+        wanted: Says which.
+        mentioning: Each that is wanted has an address that begins with one of these bytes. None: they may have any address.
 
     Raises:
         netpolicy.kernel.netlink.KernelError: the kernel refused to list.
     """
-    rows = link.stream(Message(SUBSYSTEM_CONNTRACK << 8 | _GET, b"", "list connections"))
+    rows = link.stream(Message(SUBSYSTEM_CONNTRACK << 8 | _GET, b"", "list connections"), mentioning)
     return [entry for entry in _read(rows) if wanted(entry)]
 
 

@@ -151,10 +151,17 @@ def cut_withdrawn(
 def _cut(link: Netlink, attachment: Attachment, wanted: Callable[[Entry], bool], bar: Bar | None) -> int:
     if conntrack.count(link) == 0:
         return 0  # to walk the empty table takes the kernel milliseconds
-    doomed = conntrack.entries(link, wanted)
+    # A host tracks thousands, and of most of them nobody inside is an end.
+    doomed = conntrack.entries(link, wanted, _beginnings(attachment) if attachment.hook == "forward" else ())
     if bar is not None and doomed:
         bar(attachment, doomed)
     return conntrack.delete(link, doomed)
+
+
+def _beginnings(attachment: Attachment) -> list[bytes]:
+    """The bytes with which the addresses of its networks begin; nothing where they say nothing."""
+    found = [network.network_address.packed[: network.prefixlen // 8] for network in attachment.networks]
+    return found if all(found) else []
 
 
 class _Judge:

@@ -156,8 +156,12 @@ class Netlink:
                     return found
         raise KernelError(message, errno.EINTR, 0, "the listing changed on each of 20 attempts")
 
-    def stream(self, message: Message) -> Iterator[memoryview]:
+    def stream(self, message: Message, mentioning: Sequence[bytes] = ()) -> Iterator[memoryview]:
         """Like `dump`, one by one as they are read, for listings that are large and never at rest.
+
+        Args:
+            message: The question.
+            mentioning: Payloads with none of these bytes in them may be left out: it saves taking them apart.
 
         Raises:
             KernelError: the kernel refused to list.
@@ -165,7 +169,7 @@ class Netlink:
         with self._lock:
             self._sequence += 1
             self._send(message.pack(self._sequence, DUMP))
-            for kind, flags, body in self._answers(self._sequence):
+            for kind, flags, body in self._answers(self._sequence, mentioning):
                 if kind == _NLMSG_ERROR and (code := -_signed(body)):
                     raise KernelError(message, code, 0, _words(flags, body))
                 if kind not in (_NLMSG_ERROR, _NLMSG_DONE):
@@ -217,12 +221,12 @@ class Netlink:
                 found.append(body[4:])
         return found, whole
 
-    def _answers(self, sequence: int) -> Iterator[tuple[int, int, memoryview]]:
+    def _answers(self, sequence: int, mentioning: Sequence[bytes] = ()) -> Iterator[tuple[int, int, memoryview]]:
         """The answers to one question, up to and with the one that ends them."""
         ended = False
         try:
             while not ended:
-                for kind, flags, number, body in self._receive():
+                for kind, flags, number, body in self._receive(mentioning=mentioning):
                     ended = ended or (number == sequence and kind in (_NLMSG_ERROR, _NLMSG_DONE))
                     if number == sequence:
                         yield kind, flags, body
@@ -249,14 +253,18 @@ class Netlink:
         if not done:
             raise UserError("kernel-refused", f"netlink: the kernel did not answer to '{messages[-1].what}'")
 
-    def _receive(self, *, wait: bool = True) -> list[tuple[int, int, int, memoryview]]:
+    def _receive(
+        self, *, wait: bool = True, mentioning: Sequence[bytes] = ()
+    ) -> list[tuple[int, int, int, memoryview]]:
         try:
-            data = memoryview(self._socket.recv(_RECEIVE, 0 if wait else socket.MSG_DONTWAIT))
+            data = self._socket.recv(_RECEIVE, 0 if wait else socket.MSG_DONTWAIT)
         except OSError as error:
             if isinstance(error, BlockingIOError) and not wait:
                 return []
             # ENOBUFS: answers were lost; EAGAIN: the kernel was silent for `_SECONDS`
             raise UserError("kernel-refused", f"netlink: no answer from the kernel: {error.strerror}") from error
+        if mentioning and not any(one in data for one in mentioning):
+            return [(row.kind, row.flags, row.number, row.body) for row in received(data, ends_only=True)]
         return [(row.kind, row.flags, row.number, row.body) for row in received(data)]
 
 
@@ -273,8 +281,8 @@ class Received(NamedTuple):
     """With its family header, where it has one."""
 
 
-def received(data: bytes | memoryview) -> list[Received]:
-    """The messages in a datagram. A truncated rest is left out."""
+def received(data: bytes | memoryview, *, ends_only: bool = False) -> list[Received]:
+    """The messages in a datagram, or only those that can end a listing. A truncated rest is left out."""
     view = memoryview(data)
     found = []
     offset = 0
@@ -282,7 +290,8 @@ def received(data: bytes | memoryview) -> list[Received]:
         length, kind, flags, number, port = _HEADER.unpack_from(view, offset)
         if length < 16 or offset + length > len(view):
             break
-        found.append(Received(kind, flags, number, port, view[offset + 16 : offset + length]))
+        if not ends_only or kind in (_NLMSG_ERROR, _NLMSG_DONE):
+            found.append(Received(kind, flags, number, port, view[offset + 16 : offset + length]))
         offset += (length + 3) & ~3
     return found
 
