@@ -17,7 +17,7 @@ from typing import cast
 from netpolicy.clock import SystemClock
 from netpolicy.errors import Exit, UserError
 from netpolicy.gate.client import GateClient
-from netpolicy.kernel.backends import Backend, open_enforcer
+from netpolicy.kernel.backends import BACKENDS, Backend, open_enforcer
 from netpolicy.operate.homes import Home
 
 #: Seconds that a gate may take until it answers: it restores what it remembers first.
@@ -33,7 +33,7 @@ def talk(home: Home, *, start: bool, backend: Backend = "auto") -> Iterator[Gate
     Args:
         home: Where it lives.
         start: Start one in the background where none answers.
-        backend: What the gate that is started filters packets with.
+        backend: What the gate that is started filters packets with; ``auto``: as the one before it was told, where there was one.
 
     Raises:
         UserError: ``gate-unreachable`` or ``not-permitted``; ``gate-failed`` where it was started and does not answer.
@@ -171,6 +171,8 @@ def _open(home: Home, name: str) -> Iterator[int]:
 
 def _start(home: Home, backend: Backend) -> subprocess.Popen[bytes]:
     """The daemon, in a session of its own: neither the terminal nor a Ctrl-C of ours reaches it."""
+    if backend == "auto":
+        backend = _asked_for(home)
     words = ["gate", "serve", "--socket", str(home.socket), "--state", str(home.state), "--table", home.table]
     words += ["--no-prefix", "--backend", backend, *([] if home.netns is None else ["--netns", home.netns])]
     with home.log.open("ab") as log:
@@ -182,9 +184,18 @@ def _start(home: Home, backend: Backend) -> subprocess.Popen[bytes]:
             cwd="/",
             start_new_session=True,
         )
-    known = {"pid": process.pid, "born": _born(process.pid), "netns": home.netns}
+    known = {"pid": process.pid, "born": _born(process.pid), "netns": home.netns, "backend": backend}
     home.background.write_text(json.dumps(known))
     return process
+
+
+def _asked_for(home: Home) -> Backend:
+    """What the gate that we started last was to filter with; one that takes up again what it held must not change that."""
+    try:
+        asked = json.loads(home.background.read_text())["backend"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "auto"
+    return cast(Backend, asked) if asked in BACKENDS else "auto"
 
 
 def _wait(home: Home, process: subprocess.Popen[bytes]) -> GateClient:
@@ -203,7 +214,8 @@ def _wait(home: Home, process: subprocess.Popen[bytes]) -> GateClient:
 
 def _failed(home: Home, why: str) -> UserError:
     lines = home.log.read_text(errors="replace").splitlines()[-20:]
-    said = lines[-1].removeprefix("error: ") if lines else "it said nothing"
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    said = [*(lines or ["it said nothing"]), *errors][-1]
     return UserError(
         "gate-failed",
         f"the gate could not be started: {why}: {said}",

@@ -64,8 +64,15 @@ def look(main: Home, *, start: bool) -> Machine:
             with gates.talk(home, start=start and remembered and home.netns != "") as gate:
                 status = gate.status()
         except UserError as error:
-            if error.code != "gate-unreachable" or (remembered and home == main):
+            if error.code != "gate-unreachable":
                 raise
+            if remembered and home == main:
+                raise UserError(
+                    error.code,
+                    error.message,
+                    hint="What it held is in force as it was left, but names are not answered: 'netpolicy verify' starts it again.",
+                    exit_status=error.exit_status,
+                ) from error
             if remembered and home.netns != "":
                 problems.append(f"{error.message}: what it held in its namespace is as it was left")
             continue

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import select
 import signal
 import subprocess
+import sys
 
 import pytest
 from operatekit import Operator, reaches
@@ -56,16 +58,20 @@ def test_an_interrupt_of_the_caller_leaves_the_gate_and_the_lock(lab: Lab, opera
 def test_a_gate_that_was_killed_is_missed_and_started_again(lab: Lab, operator: Operator, box: Workload) -> None:
     allowed, closed = lab.site("allowed.example"), lab.site("closed.example")
     policy = operator.policy("allowed.example")
-    operator.run("attach", "--bridge", "br-work", policy, "--no-verify")
+    operator.run("attach", "--bridge", "br-work", policy, "--no-verify", "--backend", "ipset")
     with operator.gate() as gate:
         pid = gate.handshake().pid
     descriptor = os.pidfd_open(pid)
     os.kill(pid, signal.SIGKILL)
     wait_for_end(descriptor)
-    assert operator.run("status", "--json", status=3).json["error"]["code"] == "gate-unreachable"
+    missed = operator.run("status", "--json", status=3).json["error"]
+    assert missed["code"] == "gate-unreachable"
+    assert "'netpolicy verify' starts it again" in missed["hint"]
     assert not reaches(lab, box, closed.v4), "the kernel's rules outlive it"
     assert operator.run("verify", "--json").json["verdict"] == "verified"
     assert reaches(lab, box, allowed)
+    with operator.gate() as gate:
+        assert gate.handshake().backend == "ipset", "as it was asked for"
     operator.run("detach", "brwork", "--yes")
     assert reaches(lab, box, closed)
 
@@ -84,6 +90,15 @@ def test_a_gate_that_cannot_start_says_why(operator: Operator, box: Workload) ->
     assert f"another gate uses the state directory {operator.state}" in error["message"]
     assert error["hint"] == f"Its log is {operator.state}/gate.log."
     assert reaches(operator.lab, box, operator.lab.site("open.example")), "nothing was begun"
+
+
+def test_a_gate_that_cannot_listen_says_why(operator: Operator, box: Workload) -> None:
+    socket = "/proc/nowhere/gate.sock"
+    words = ("attach", "--bridge", "br-work", operator.policy(), "--json", "--state", str(operator.state))
+    done = operator.lab.host.run([sys.executable, "-m", "netpolicy", *words, "--socket", socket], ok=range(256))
+    message = json.loads(done.text)["error"]["message"]
+    assert message.startswith("the gate could not be started: it ended with status 2: ")
+    assert socket in message
 
 
 def test_a_gate_is_not_ended_under_somebody_who_uses_it(operator: Operator, box: Workload) -> None:
