@@ -117,7 +117,7 @@ async def test_many_requests_are_answered_in_order(served: Gate, path: Path) -> 
 async def test_a_defect_is_answered_and_the_gate_goes_on(
     served: Gate, path: Path, enforcer: RecordingEnforcer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enforcer, "refused", lambda: {}["gone"])
+    monkeypatch.setattr(enforcer, "refused", lambda _id: {}["gone"])
     first, second = await asyncio.to_thread(lines, path, b'{"op": "status"}\n', b'{"op": "hello"}\n')
     assert first == {
         "ok": False,

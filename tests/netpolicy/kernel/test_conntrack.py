@@ -92,6 +92,17 @@ def test_every_kind_of_entry(tracked: int) -> None:
     }
 
 
+def test_only_those_that_mention_an_address(tracked: int) -> None:
+    make_traffic(tracked)
+    link = Netlink(tracked)
+    whole = everything(link)
+    mentioned = conntrack.entries(link, lambda _: True, [ip_address("127.0.0.1").packed[:3], b"\xfd\x5c"])
+    assert {plain(entry) for entry in whole if len(entry.original.source) == 4} <= {plain(e) for e in mentioned}
+    assert conntrack.entries(link, lambda _: True, [ip_address("192.0.2.0").packed[:3]]) == []
+    assert len(everything(link)) == len(whole), "the listing before was read to its end"
+    link.close()
+
+
 def test_the_quick_reader_and_the_thorough_one_agree(tracked: int, monkeypatch: pytest.MonkeyPatch) -> None:
     make_traffic(tracked)
     link = Netlink(tracked)
