@@ -9,7 +9,6 @@ import logging
 import os
 import resource
 import signal
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from netpolicy.gate.server import ControlServer
 from netpolicy.gate.state import StateStore
 from netpolicy.kernel import netns
 from netpolicy.kernel.backends import BACKENDS, Backend, open_enforcer, remove
+from netpolicy.kernel.claim import Claim
 
 _log = logging.getLogger("netpolicy.gate")
 #: How rarely Python looks for garbage in cycles, of which we make little: with a hundred rulesets in memory it takes a tenth of a
@@ -110,19 +110,21 @@ def _opened(namespace: str | None) -> Iterator[int | None]:
 def claim(table: str, place: netns.Namespace) -> Iterator[None]:
     """Be the only gate of this network namespace that keeps the table: a second one would lock what the first one holds.
 
-    An abstract socket address belongs to the namespace, and is free again when its process ends, however it ends (unix(7)).
+    Raises:
+        UserError: ``gate-running``.
     """
-    with netns.socket_in(place, socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
-        try:
-            claim.bind(f"\0netpolicy-gate/{table}")
-        except OSError as error:
-            raise UserError(
-                "gate-running",
-                f"another gate keeps the table {table} in this network namespace",
-                hint="Talk to that one, or name another table with --table.",
-                exit_status=Exit.CONFLICT,
-            ) from error
+    own = Claim(f"netpolicy-gate/{table}", place)
+    if not own.take():
+        raise UserError(
+            "gate-running",
+            f"another gate keeps the table {table} in this network namespace",
+            hint="Talk to that one, or name another table with --table.",
+            exit_status=Exit.CONFLICT,
+        )
+    try:
         yield
+    finally:
+        own.release()
 
 
 def run(

@@ -120,6 +120,7 @@ class Held:
             confirm_by=None if self.deadline is None else self.deadline.by,
             ends_at=None if ruleset is None else ruleset.next_end,
             drift=self.drift,
+            upstreams=record.upstreams,
         )
 
     def _warnings(self) -> tuple[str, ...]:

@@ -151,6 +151,8 @@ class State:
     """When the next of the rules in force ends; seconds since the epoch."""
     drift: Drift | None = None
     """None where no other program has changed the rules."""
+    upstreams: tuple[str, ...] | None = None
+    """The resolvers that are asked for it; None: the gate's own."""
 
     def to_json(self) -> Json:
         """The wire form."""
@@ -171,6 +173,7 @@ class State:
             "confirm_by": self.confirm_by,
             "ends_at": self.ends_at,
             "drift": None if self.drift is None else self.drift.to_json(),
+            "upstreams": None if self.upstreams is None else list(self.upstreams),
         }
 
     @classmethod
@@ -193,6 +196,7 @@ class State:
             confirm_by=document["confirm_by"],
             ends_at=document["ends_at"],
             drift=None if document["drift"] is None else Drift.from_json(document["drift"]),
+            upstreams=None if document["upstreams"] is None else tuple(document["upstreams"]),
         )
 
 

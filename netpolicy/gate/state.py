@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -57,9 +58,16 @@ class Unconfirmed:
             ruleset=None if ruleset is None else Ruleset.from_json(ruleset),
             upstreams=None if upstreams is None else tuple(upstreams),
             applied_at=document["applied_at"],
-            by=float(document["by"]),
-            seconds=float(document["seconds"]),
+            by=_finite(document["by"]),
+            seconds=_finite(document["seconds"]),
         )
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is no time")
+    return number
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from netpolicy.clock import SystemClock
 from netpolicy.decide import decide
 from netpolicy.errors import Exit, UserError
 from netpolicy.flow import Address, Flow
-from netpolicy.operate import attachable
+from netpolicy.operate import attachable, resolvconf
 from netpolicy.operate.plug import plugged
 from netpolicy.probe import ProbeResult, VerificationReport
 from netpolicy.probe.resolving import Unresolved, resolve
@@ -161,12 +161,13 @@ def _resolvers(within: str, attachment: Attachment) -> tuple[str, ...]:
 
     A resolver on this machine's loopback is none in another namespace: there it is the gate, as for any other address.
     """
-    root = f"/proc/{within}/root" if within.isdecimal() else ""
+    if within.isdecimal():
+        return resolvconf.nameservers(int(within))
     try:
-        lines = Path(f"{root}/etc/resolv.conf").read_text().splitlines()
+        lines = Path("/etc/resolv.conf").read_text().splitlines()
     except OSError:
         lines = []
     servers = tuple(words[1] for words in map(str.split, lines) if len(words) > 1 and words[0] == "nameserver")
-    if root or not all(server.startswith("127.") or server == "::1" for server in servers):
+    if not all(server.startswith("127.") or server == "::1" for server in servers):
         return servers
     return tuple(map(str, attachment.gateways)) or ("127.0.0.1",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -72,6 +73,9 @@ def _remember(name: str, environ: Mapping[str, str], now: float) -> None:
         return
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.write_text(repr(now))
+        # Not through a link: whoever may write there need not be who we are.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with os.fdopen(os.open(mark, flags, 0o600), "w") as stream:
+            stream.write(repr(now))
     except OSError:
         return  # the next attempt is only made sooner

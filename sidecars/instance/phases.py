@@ -126,7 +126,9 @@ def apply(m: Making) -> None:
     """Put the policy in force, if it is not."""
     state = made(m.state)
     wanted = m.spec.ruleset
-    if state.ruleset == wanted.at(SystemClock().now()).id and not state.warnings and not state.unresolved:
+    same = state.ruleset == wanted.at(SystemClock().now()).id and (state.upstreams or ()) == (m.spec.upstreams or ())
+    # What waits to be confirmed would be undone by itself.
+    if same and state.confirm_by is None and not state.warnings and not state.unresolved:
         return
     m.say("policy", f"applying {wanted.policy}: {len(wanted.by_name)} names, {len(wanted.ranges)} ranges")
     with m.gate() as client:

@@ -224,7 +224,8 @@ def opened(ruleset: Ruleset, addresses: Known, moment: float) -> dict[Entry, Ali
     if ruleset.mode == "off":
         return found
     for address, names in addresses.items():
-        if address.version == 6 and not ruleset.ipv6:
+        # A private address was learned on the word of a range, and goes with it.
+        if (address.version == 6 and not ruleset.ipv6) or not ruleset.admits(address):
             continue
         for name, seconds in sorted(names.items()):
             for service in ruleset.services_of(name):

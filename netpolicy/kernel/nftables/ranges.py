@@ -27,6 +27,8 @@ from netpolicy.spans import Spans
 #: What the name of such a set looks like.
 RANGE_SET = re.compile(rb"r[46]_[0-9a-f]{20}")
 _END: Final = a.be32(3, 1)  # NFTA_SET_ELEM_FLAGS: NFT_SET_ELEM_INTERVAL_END
+#: A hundred years, in milliseconds: the kernel refuses lifetimes that its clock's ticks cannot count.
+_LONGEST: Final = 100 * 365 * 86400 * 1000
 _CHUNK: Final = 48 * 1024
 _HASH = slice(0, 20)
 
@@ -58,7 +60,7 @@ def fill(group: RangeGroup, table: Table, moment: float) -> Iterator[Message]:
         left = int((group.until - moment) * 1000)
         if left <= 0:
             return
-        lifetime = a.be64(4, left)
+        lifetime = a.be64(4, min(left, _LONGEST))
     name = name_of(group)
     for part in _packed(group.spans, lifetime):
         yield table.elements_message(name, part)

@@ -34,6 +34,7 @@ STATE = State(
     confirm_by=1_800_000_030.5,
     ends_at=1_800_086_400.0,
     drift=Drift(2, "the table is gone", 1_800_000_001.5, "repaired"),
+    upstreams=("192.0.2.53:53",),
 )
 REFUSALS = (Refusal(ip_address("2001:db8::66"), 17, 443, 12), Refusal(ip_address("192.0.2.66"), 1, 0, 1))
 LEARNED = Learned("a.example", ip_address("2001:db8::1"), (Service(6, 443, 443), Service(17, 1, 9)), 12.5)
