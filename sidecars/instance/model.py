@@ -11,8 +11,8 @@ from typing import Any, Literal
 from netpolicy.gate.protocol import Drift, State
 from netpolicy.probe.verification import Settings
 from netpolicy.ruleset import Ruleset
-from sidecars.images import BuildOptions
 from sidecars.gate import Backend
+from sidecars.images import BuildOptions
 from sidecars.networks import PREFIX, Pool
 
 #: The container's memory limit where none is asked for, in bytes. A limit keeps one instance from taking the host down.
