@@ -145,6 +145,7 @@ def test_a_policy_in_the_wrong_place_is_noticed(project: Path) -> None:
     ]
 
 
+@pytest.mark.requirement("F12")
 @pytest.mark.parametrize("section", [{"domains": ["b.example:443"]}, {"firewall": {"domains": ["b.example:443"]}}])
 def test_a_policy_file_replaces_the_whole_policy(project: Path, section: Any) -> None:
     write(project / "conf" / "strict.json", section)
@@ -157,6 +158,7 @@ def test_a_policy_file_replaces_the_whole_policy(project: Path, section: Any) ->
     assert (policy.enabled, policy.ssh, policy.source) == (True, True, "conf/strict.json")
 
 
+@pytest.mark.requirement("F12")
 def test_a_policy_file_is_checked_like_any_other(project: Path) -> None:
     write(project / "loop.json", {"policy_file": "loop.json"})
     write(project / "bad.json", {"domains": ["a b"]})
@@ -170,6 +172,7 @@ def test_a_policy_file_is_checked_like_any_other(project: Path) -> None:
         assert refusal(project) == [said]
 
 
+@pytest.mark.requirement("F12")
 def test_a_project_has_presets_of_its_own(project: Path) -> None:
     write(
         project / ".cspace" / "presets" / "mine.json",
@@ -186,6 +189,7 @@ def test_a_project_has_presets_of_its_own(project: Path) -> None:
     assert "mine" in {preset.name for preset in load(project / "conf" / "p.json").active}
 
 
+@pytest.mark.requirement("F12")
 def test_a_project_preset_is_checked(project: Path) -> None:
     folder = project / ".cspace" / "presets"
     write(folder / "Bad Name.json", {"names": ["a.example"]})
