@@ -62,6 +62,10 @@ _MACHINE = frozenset(
 )
 
 
+#: Seconds until a dropped signal is sent anew: longer than a finalizer takes.
+_ANEW_SECONDS = 0.02
+
+
 class _Parser(argparse.ArgumentParser):
     """Usage errors become `UserError`, so that `--json` holds for them as well."""
 
@@ -93,8 +97,7 @@ class Program:
             # argparse has answered --help.
             return end.code if isinstance(end.code, int) else Exit.OK
         except KeyboardInterrupt as stop:
-            number = stop.number if isinstance(stop, Ended) else signal.SIGINT
-            return _told(UserError("interrupted", "interrupted", exit_status=128 + number), as_json)
+            return _told(UserError("interrupted", "interrupted", exit_status=128 + _number(stop)), as_json)
         except BrokenPipeError:
             # The reader has gone (`| head`); nothing more can be said, and Python would complain again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -178,11 +181,32 @@ def _ended_by_signals() -> Iterator[None]:
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is signal.SIG_DFL:
                 before[number] = signal.signal(number, end)
+    hook = sys.unraisablehook
+
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        if isinstance(what.exc_value, KeyboardInterrupt):
+            _send_anew(what.exc_value)
+        else:
+            hook(what)
+
+    sys.unraisablehook = dropped
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _send_anew(stop: KeyboardInterrupt) -> None:
+    """An interrupt that comes while Python runs a finalizer is dropped there; it must come once more, after that."""
+    again = threading.Timer(_ANEW_SECONDS, os.kill, (os.getpid(), _number(stop)))
+    again.daemon = True
+    again.start()
+
+
+def _number(stop: KeyboardInterrupt) -> int:
+    return stop.number if isinstance(stop, Ended) else signal.SIGINT
 
 
 def render(error: UserError, *, as_json: bool) -> None:

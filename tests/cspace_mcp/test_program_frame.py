@@ -106,6 +106,25 @@ def test_a_signal_ends_a_verb_and_its_clean_up_runs(
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_while_python_cleans_up_is_not_lost(
+    program: Make, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    """What is raised in a finalizer goes nowhere."""
+
+    class Interrupted:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), number)
+
+    def work() -> int:
+        Interrupted()
+        signal.pause()
+        return 0
+
+    assert program(work).main(["work"]) == 128 + number
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
 def test_a_full_disk_is_the_machines_trouble(program: Make, capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> int:
         raise OSError(errno.ENOSPC, "No space left on device", "/var/x")
