@@ -251,7 +251,9 @@ def test_on_a_terminal_up_ends_in_claude_code(checkout: Checkout) -> None:
     # Another program of that name, so that the test needs nothing outside.
     checkout.commit(
         "bin/claude",
-        "#!/bin/sh\necho this is claude on $(tty) with $(stty size)\nread word\necho read $word\nexit 9\n",
+        # Engines before 23.0 give a terminal its size just after the program has started.
+        '#!/bin/sh\nwhile [ "$(stty size)" = "0 0" ]; do :; done\n'
+        "echo this is claude on $(tty) with $(stty size)\nread word\necho read $word\nexit 9\n",
         0o755,
     )
     checkout.configure(
