@@ -22,6 +22,8 @@ STDOUT = 1
 STDERR = 2
 _HEAD = struct.Struct(">BxxxL")
 _HEAD_LIMIT = 65536
+#: Seconds without progress after which a writer looks whether there is still somebody who reads.
+_LOOK = 0.5
 
 
 class RawStream:
@@ -58,9 +60,32 @@ class RawStream:
             found += part
         return bytes(found)
 
-    def write(self, data: bytes) -> None:
-        """Send everything. Raises OSError when the process has closed its input."""
-        self._connection.sendall(data)
+    def write(self, data: bytes, *, ended: Callable[[], bool] = lambda: False) -> None:
+        """Send everything.
+
+        Args:
+            data: What to send.
+            ended: Whether the process has ended; asked while nothing can be sent, for the engine goes on holding the connection.
+
+        Raises:
+            OSError: the process has closed its input, or has ended; TimeoutError past `settimeout`.
+        """
+        left, patience = memoryview(data), self._connection.gettimeout()
+        waited = 0.0
+        self._connection.settimeout(_LOOK if patience is None else min(_LOOK, patience))
+        try:
+            while left:
+                try:
+                    left = left[self._connection.send(left) :]
+                    waited = 0.0
+                except TimeoutError:
+                    waited += _LOOK
+                    if ended():
+                        raise BrokenPipeError("the process has ended") from None
+                    if patience is not None and waited >= patience:
+                        raise
+        finally:
+            self._connection.settimeout(patience)
 
     def end_input(self) -> None:
         """The process reads end-of-file; its output still arrives."""
@@ -121,8 +146,8 @@ class ExecStream:
                 yield stream, part
 
     def write(self, data: bytes) -> None:
-        """To the process's standard input."""
-        self.raw.write(data)
+        """To the process's standard input. Raises OSError as `RawStream.write`."""
+        self.raw.write(data, ended=lambda: self._status() is not None)
 
     def end_input(self) -> None:
         """End-of-file on the process's standard input."""
