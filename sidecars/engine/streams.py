@@ -7,6 +7,7 @@ https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operat
 from __future__ import annotations
 
 import json
+import select
 import socket
 import ssl
 import struct
@@ -48,10 +49,16 @@ class RawStream:
         if self._early:
             found, self._early = self._early[:size], self._early[size:]
             return found
-        try:
-            return self._connection.recv(size)
-        except ConnectionResetError:
-            return b""
+        while True:
+            try:
+                return self._connection.recv(size)
+            except ConnectionResetError:
+                return b""
+            except ssl.SSLWantReadError:
+                # Another thread ends the input just now, and does not block meanwhile.
+                readable = select.poll()
+                readable.register(self._connection, select.POLLIN)
+                readable.poll(_LOOK * 1000)
 
     def read_exactly(self, size: int) -> bytes:
         """`size` bytes, fewer only at the end."""
@@ -65,27 +72,30 @@ class RawStream:
 
         Args:
             data: What to send.
-            ended: Whether the process has ended; asked while nothing can be sent, for the engine goes on holding the connection.
+            ended: Whether the process has ended; asked while nothing can be sent, for the engine goes on holding the connection
+                (not over TLS).
 
         Raises:
             OSError: the process has closed its input, or has ended; TimeoutError past `settimeout`.
         """
-        left, patience = memoryview(data), self._connection.gettimeout()
-        waited = 0.0
-        self._connection.settimeout(_LOOK if patience is None else min(_LOOK, patience))
-        try:
-            while left:
-                try:
-                    left = left[self._connection.send(left) :]
-                    waited = 0.0
-                except TimeoutError:
-                    waited += _LOOK
-                    if ended():
-                        raise BrokenPipeError("the process has ended") from None
-                    if patience is not None and waited >= patience:
-                        raise
-        finally:
-            self._connection.settimeout(patience)
+        if isinstance(self._connection, ssl.SSLSocket):
+            self._connection.sendall(data)
+            return
+        # Somebody else may be reading meanwhile, with the connection's one timeout: it is left as it is.
+        left, patience, waited = memoryview(data), self._connection.gettimeout(), 0.0
+        writable = select.poll()
+        writable.register(self._connection, select.POLLOUT)
+        while left:
+            if writable.poll(_LOOK * 1000):
+                with suppress(BlockingIOError):
+                    left = left[self._connection.send(left, socket.MSG_DONTWAIT) :]
+                waited = 0.0
+                continue
+            waited += _LOOK
+            if ended():
+                raise BrokenPipeError("the process has ended")
+            if patience is not None and waited >= patience:
+                raise TimeoutError("timed out")
 
     def end_input(self) -> None:
         """The process reads end-of-file; its output still arrives."""
