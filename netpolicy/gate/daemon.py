@@ -9,7 +9,7 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,7 +65,10 @@ async def serve(
         )
         async with gate:
             # Only now: everything is locked or enforced by the backend that was chosen.
-            await asyncio.to_thread(_succeed, enforcer.backend, table, place)
+            held = [state.attachment.id for state in (await gate.status()).attachments]
+            # What has the prefix is locked whether or not it is remembered.
+            only = held if prefix is None else None
+            await asyncio.to_thread(_succeed, enforcer.backend, table, place, only)
             server = ControlServer(gate, control)
             try:
                 await server.start()
@@ -78,7 +81,7 @@ async def serve(
     return Exit.OK
 
 
-def _succeed(backend: str, table: str, place: netns.Namespace) -> None:
+def _succeed(backend: str, table: str, place: netns.Namespace, only: Collection[str] | None) -> None:
     """Take away what a gate with another backend has left in the kernel.
 
     Its rules would go on refusing, and would know nothing of the names that are looked up now.
@@ -87,10 +90,17 @@ def _succeed(backend: str, table: str, place: netns.Namespace) -> None:
         if former in ("auto", backend):
             continue
         try:
-            remove(former, table=table, netns=place)
+            unknown = remove(former, table=table, netns=place, only=only)
         except UserError as error:
-            # Most hosts have never had that backend, or have not what it needs.
-            _log.debug("whether %s has left anything is not known: %s", former, error.message)
+            # Most hosts have not what that backend needs, and so have no rules of it; else somebody must know.
+            level = logging.DEBUG if error.code == "kernel-missing" else logging.WARNING
+            _log.log(level, "rules of %s, if there are any, go on refusing: %s", former, error.message)
+        else:
+            if unknown:
+                known = ", ".join(unknown)
+                _log.warning(
+                    "%s holds rules of unknown attachments (%s); all of its rules are left as they are", former, known
+                )
 
 
 @contextmanager

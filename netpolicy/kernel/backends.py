@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from typing import Final, Literal, get_args
@@ -58,17 +58,32 @@ def open_enforcer(backend: Backend = "auto", *, table: str = "netpolicy", netns:
     )
 
 
-def remove(backend: str, *, table: str = "netpolicy", netns: Namespace = None) -> None:
+def remove(
+    backend: str, *, table: str = "netpolicy", netns: Namespace = None, only: Collection[str] | None = None
+) -> list[str]:
     """Take away everything that a backend which is no longer in use has put into the kernel.
 
     To be called once the other one has locked what there is. A host that never had this backend is no error.
+
+    Args:
+        backend: Whose rules.
+        table: What they are named after.
+        netns: The namespace they are in.
+        only: Ids of the attachments that somebody else keeps closed. Where there are others nothing is removed, for it would open them;
+            None: remove all the same.
+
+    Returns:
+        The ids of those others, sorted.
 
     Raises:
         UserError: what the kernel or a program refused; ``bad-backend``.
     """
     enforcer = open_enforcer(_named(backend), table=table, netns=netns)
     try:
-        enforcer.uninstall()
+        others = [] if only is None else sorted(set(enforcer.attachments()) - set(only))
+        if not others:
+            enforcer.uninstall()
+        return others
     finally:
         enforcer.close()
 

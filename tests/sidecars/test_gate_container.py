@@ -99,6 +99,7 @@ def test_it_has_net_admin_and_nothing_else(engine: Engine) -> None:
     assert info is not None
     assert not [m for m in info.mounts if "docker.sock" in m.source]
     assert [(m.target, m.source) for m in info.mounts] == [("/var/lib/netpolicy", "cspace-gate-state")]
+    assert "WARNING" not in handle.logs()
 
 
 def test_ensuring_twice_changes_nothing(engine: Engine) -> None:

@@ -39,6 +39,23 @@ def test_another_backend_takes_over(lab: Lab, former: str, later: str) -> None:
     world.client.close()
 
 
+@pytest.mark.parametrize(("former", "later"), [("nftables", "ipset"), ("ipset", "nftables")])
+def test_what_nobody_remembers_stays_closed_where_no_prefix_locks_it(lab: Lab, former: str, later: str) -> None:
+    world = World(lab, "--no-prefix", "--backend", former)
+    site, bad = lab.site(), lab.site()
+    world.apply(site)
+    assert world.reaches(site.v4)
+    world.daemon.kill()
+    (world.daemon.state / "attachments.json").unlink()
+    world.daemon._options = ("--no-prefix", "--backend", later)
+    world.restart()
+    assert any("unknown attachments" in line for line in world.daemon.log)
+    assert world.reaches(site.v4)
+    assert not world.reaches(bad.v4)
+    assert not world.reaches(bad.v6)
+    world.client.close()
+
+
 def test_the_rules_of_a_gate_that_has_ended_can_be_removed(lab: Lab) -> None:
     """On purpose only, and never under a gate that runs."""
     world = World(lab, "--backend", "nftables")
