@@ -9,11 +9,13 @@ import pytest
 from instancing import NOTHING, STALE, World, lie, nonce, retried
 
 from netpolicy.errors import Exit, UserError
+from netpolicy.lab.addresses import OTHER_RESOLVERS, RESOLVERS
 from sidecars import gate, instance
 from sidecars.engine import ROLE
 from sidecars.instance import Phase
 from sidecars.instance.assess import FIREWALL_OFF
 from sidecars.journal import Journal
+from sidecars.names import tag
 from sidecars.progress import Step
 
 pytestmark = pytest.mark.docker
@@ -220,6 +222,31 @@ def test_a_changed_policy_is_applied_by_the_next_up(world: World) -> None:
     assert second.firewall.ruleset != first.firewall.ruleset
     assert world.run("mercury", *reach, f"http://{two.name}/") == "200"
     assert world.run("mercury", *reach, f"http://{one.name}/", ok=None) == "000"
+
+
+def test_what_would_be_undone_or_asks_others_is_applied_again_although_the_rules_are_the_same(world: World) -> None:
+    name, dns = world.machine.lab.site().name, world.machine.lab.dns
+    world.policy = {"domains": ["api.github.com", name]}
+    first = world.up("mercury")
+
+    def asked() -> str:
+        return dns.queries(name)[-1].server
+
+    assert asked() in RESOLVERS
+    other = world.up("mercury", upstreams=(OTHER_RESOLVERS[0],))
+    assert (other.phase, other.firewall.ruleset) == (Phase.READY, first.firewall.ruleset)
+    assert asked() == OTHER_RESOLVERS[0]
+    count = len(dns.queries(name))
+    world.up("mercury", upstreams=(OTHER_RESOLVERS[0],))
+    assert len(dns.queries(name)) == count
+    found = gate.find(world.engine)
+    assert found is not None
+    with gate.conversation(world.engine, found) as client:
+        own = tag(world.project.name, "mercury")
+        assert client.apply(own, world.ruleset(), confirm_seconds=600).confirm_by is not None
+        world.up("mercury")
+        assert client.status(own).attachments[0].confirm_by is None
+    assert asked() in RESOLVERS
 
 
 @pytest.mark.requirement("F7")

@@ -11,6 +11,7 @@ from gatekit import FakeClock, RecordingEnforcer, attachment, rules
 
 from netpolicy.errors import UserError
 from netpolicy.gate.core import Gate
+from netpolicy.gate.state import Unconfirmed
 
 pytestmark = pytest.mark.anyio
 Make = Callable[..., Gate]
@@ -20,6 +21,15 @@ OLD, NEW, NEWER = rules("old.example"), rules("new.example"), rules("newer.examp
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.mark.parametrize("key", ["by", "seconds"])
+def test_a_deadline_that_never_comes_is_none(key: str) -> None:
+    document = Unconfirmed(OLD, None, 1.0, 2.0, 3.0).to_json()
+    assert Unconfirmed.from_json(document).by == 2.0
+    for text in ("NaN", "Infinity"):
+        with pytest.raises(ValueError, match="no time"):
+            Unconfirmed.from_json({**document, key: json.loads(text)})
 
 
 async def phase(gate: Gate) -> tuple[str, str | None]:
